@@ -1,0 +1,131 @@
+"""The one place that turns configs into objects: it alone calls Hydra's `instantiate`, with an allow-list.
+
+What may be built comes from this program and from the user's own command line (`trust=[my_package]`), never from the
+config that is loaded: a run folder from a stranger cannot name `os.system`.
+"""
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import torch
+from hydra.errors import InstantiationException
+from hydra.utils import get_object, instantiate
+from lightning import Trainer
+from omegaconf import DictConfig, OmegaConf
+
+from autoencoders import randomness
+from autoencoders.data.base import Images
+from autoencoders.errors import UserError
+from autoencoders.models.base import Autoencoder
+
+TRUSTED = (
+    *(
+        f"autoencoders.{part}"
+        for part in ("models", "nets", "data", "noise", "reconstruction", "schedules", "callbacks")
+    ),
+    "lightning.pytorch.callbacks",
+    "lightning.pytorch.loggers",
+    "lightning.pytorch.profilers",
+    "lightning.pytorch.strategies",
+    "lightning.pytorch.trainer.trainer",
+    "torch.optim",
+)
+
+
+def model(config: DictConfig) -> Autoencoder:
+    """The model of a run, its weights drawn from the run's seed."""
+    trust = list(config.trust)
+    randomness.seed(torch.device("cpu"), "init", config.seed)
+    built: Autoencoder = build(
+        config.model,
+        trust,
+        net=build(config.net, trust),
+        reconstruction=build(config.reconstruction, trust),
+    )
+    built.optimizer = build(config.optimizer, trust)
+    built.scheduler = build(config.scheduler, trust)
+    built.seed = config.seed
+    if config.compile:
+        for part in built.children():
+            part.compile()  # in place: no key of a checkpoint changes
+    return built
+
+
+def data(config: DictConfig) -> Images:
+    """The data module of a run."""
+    trust = list(config.trust)
+    built: Images = build(config.data, trust, noise=build(config.noise, trust), seed=config.seed)
+    return built
+
+
+def trainer(config: DictConfig) -> Trainer:
+    """The trainer of a run with its callbacks and loggers; a callback or logger that is null is left out."""
+    trust = list(config.trust)
+    built: Trainer = build(
+        config.trainer,
+        trust,
+        callbacks=[build(callback, trust) for callback in config.callbacks.values() if callback],
+        logger=loggers(config),
+    )
+    return built
+
+
+def loggers(config: DictConfig) -> list[Any]:
+    return [build(logger, list(config.trust)) for logger in config.logger.values() if logger]
+
+
+def build(config: DictConfig | None, trust: Sequence[str] = (), **more: Any) -> Any:
+    """The object that a config names by `_target_`, from plain Python values and `more`; None for None.
+
+    Raises UserError for a target outside the allow-list, and for values that the object refuses.
+    """
+    if config is None:
+        return None
+    plain = OmegaConf.to_container(config, resolve=True)
+    for target in _targets(plain):
+        _check(target, trust)
+    try:
+        if not more:
+            return instantiate(plain, _convert_="all")
+        # Given to `instantiate`, a dataclass in `more` would be taken for a config and arrive as a dict.
+        return instantiate({**plain, "_partial_": True}, _convert_="all")(**more)
+    except (InstantiationException, ValueError, TypeError) as error:
+        cause = error.__cause__ if isinstance(error, InstantiationException) else error
+        if not isinstance(cause, ValueError | TypeError | ModuleNotFoundError):
+            raise
+        # The program's own ValueErrors name their key; for another's, say what was being built.
+        own = type(cause) is ValueError and str(cause).startswith(_KEYS)
+        raise UserError(("" if own else f"{plain['_target_']}: ") + " ".join(str(cause).split())) from error
+
+
+_KEYS = ("model.", "net.", "net=", "data.", "noise.", "reconstruction.")
+
+
+def _targets(plain: Any) -> Iterator[str]:
+    """Every `_target_`, however deep."""
+    if isinstance(plain, dict):
+        if "_target_" in plain:
+            yield plain["_target_"]
+        for value in plain.values():
+            yield from _targets(value)
+    elif isinstance(plain, list):
+        for value in plain:
+            yield from _targets(value)
+
+
+def _check(target: str, trust: Sequence[str]) -> None:
+    """Refuse a target that is not, by its name *and* where it was really defined, inside a trusted package."""
+
+    def inside(name: str) -> bool:
+        return any(name == package or name.startswith(f"{package}.") for package in (*TRUSTED, *trust))
+
+    problem = f"_target_: {target} is not trusted: if you wrote it, type trust=[{target.split('.')[0]}]"
+    if not isinstance(target, str) or not (inside(target) or target == "lightning.pytorch.Trainer"):
+        raise UserError(problem)
+    try:
+        found = get_object(target)
+    except Exception as error:
+        raise UserError(f"_target_: {target} cannot be imported ({error.__cause__ or error})") from error
+    # `autoencoders.run.os.system` begins well, but was defined elsewhere.
+    if not callable(found) or not inside(f"{getattr(found, '__module__', '')}.{getattr(found, '__qualname__', '')}"):
+        raise UserError(problem)

@@ -1,0 +1,132 @@
+"""The command `ae`: a verb, then Hydra's overrides. Nothing heavy is imported before it is needed."""
+
+import importlib
+import os
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from autoencoders.errors import UserError, did_you_mean, explain
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
+TRACEBACKS = os.environ.get("HYDRA_FULL_ERROR") == "1"
+os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra hands every exception on, and the line is ours
+
+HELP = """\
+Train autoencoders: any objective, any network, any data, any noise.
+
+    ae train [key=value ...]            train a run; -m sweeps over key=a,b,c
+    ae evaluate run=DIR [key=value ...] the numbers of a trained run, from its folder alone
+
+    ae train                                                    a VAE on digits, in seconds
+    ae train model=vae net=conv data=cifar10 noise=gaussian trainer=gpu
+    ae train -m model=ae,vae seed=0,1,2                         a sweep
+
+    ae train --help          every group, what there is to choose, and every key
+    ae train --config-dir D  adds your own folder of configs
+    HYDRA_FULL_ERROR=1       shows the traceback behind an error
+"""
+
+
+def main() -> None:
+    words = sys.argv[1:]
+    if not words or words[0] in ("-h", "--help", "help"):
+        print(HELP, end="")
+        return
+    verb, *words = words
+    # SIGTERM would skip every `finally`: a run could not write how it ended.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    if verb == "worker":
+        importlib.import_module("autoencoders.worker").main(*words)
+        return
+    with _one_line_errors(verb, words):
+        if verb not in TASKS:
+            raise UserError(f"no verb '{verb}'{did_you_mean(verb, TASKS)} (there are {', '.join(TASKS)})")
+        _hydra(verb, words)
+
+
+def configs() -> Path:
+    """The configs that people edit in a clone, or those inside the installed package."""
+    inside = Path(__file__).parent / "configs"
+    return inside if inside.is_dir() else Path(__file__).parents[2] / "configs"
+
+
+def _hydra(verb: str, words: list[str]) -> None:
+    """Compose the verb's config and run its task under Hydra."""
+    import hydra
+    from hydra._internal.utils import get_args_parser
+
+    # argparse does not take `a=1 -m b=2`, so flags go first.
+    parser = get_args_parser()
+    arguments, unknown = parser.parse_known_intermixed_args(words)
+    if unknown:
+        flags = [flag for action in parser._actions for flag in action.option_strings]
+        raise UserError(f"no flag '{unknown[0]}'{did_you_mean(unknown[0], flags)}")
+    flags = [word for word in words if word not in arguments.overrides]
+    sys.argv = [f"ae {verb}", *flags, *arguments.overrides]
+    register_resolvers()
+    hydra.main(version_base="1.3", config_path=str(configs()), config_name=verb)(TASKS[verb])()
+
+
+def register_resolvers() -> None:
+    """`${unique:}` in a config: eight letters that no other run has."""
+    import secrets
+
+    from omegaconf import OmegaConf
+
+    OmegaConf.register_new_resolver("unique", lambda: secrets.token_hex(4), replace=True)
+
+
+@contextmanager
+def _one_line_errors(verb: str, words: list[str]) -> Iterator[None]:
+    """A user's mistake ends the program with one line and exit code 1; a bug keeps its traceback."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except Exception as error:
+        line = None if TRACEBACKS else explain(error, str(configs()), verb, words)
+        if line is None:
+            raise
+        sys.exit(f"ae: {line}")
+
+
+def _train(config: "DictConfig") -> float:
+    from hydra.core.hydra_config import HydraConfig
+    from hydra.types import RunMode
+
+    runtime, mode = HydraConfig.get().runtime, HydraConfig.get().mode
+    _import_from_here(config)
+    from autoencoders.train import train
+
+    # In a sweep Hydra collects what a job raises, and goes on; for a single run it would only add a line of its own.
+    with _one_line_errors("train", sys.argv[1:]) if mode == RunMode.RUN else nullcontext():
+        choices = {group: name for group, name in runtime.choices.items() if not group.startswith("hydra/")}
+        return train(config, Path(runtime.output_dir), choices)
+
+
+def _evaluate(config: "DictConfig") -> None:
+    from autoencoders.run import Run
+
+    _import_from_here(config)
+    with _one_line_errors("evaluate", sys.argv[1:]):
+        run = Run(config.run, config.trust)
+        from autoencoders.evaluate import evaluate, show
+
+        metrics = evaluate(run, config.splits, checkpoint=config.checkpoint, root=config.data.root)
+        run.add_metrics(metrics)
+        show(metrics, str(config.run))
+
+
+def _import_from_here(config: "DictConfig") -> None:
+    """A package that the user trusts may lie in the folder where `ae` was typed."""
+    if config.trust:
+        sys.path.insert(0, str(Path.cwd()))
+
+
+TASKS = {"train": _train, "evaluate": _evaluate}

@@ -1,0 +1,259 @@
+"""Images for training, validation and test: what every source shares.
+
+A source supplies `read`. Everything else is here and in the two loaders: the shape is checked, validation is cut from
+the official training split, and every batch is made on the training device as a function of (seed, epoch, step, rank).
+"""
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple, Protocol
+
+import torch
+import torch.nn.functional as F
+from lightning import LightningDataModule
+from torch import Tensor
+from torchvision.transforms.functional import rgb_to_grayscale
+
+from autoencoders import randomness
+from autoencoders.errors import UserError
+from autoencoders.noise import Noise
+
+Split = Literal["train", "val", "test"]
+
+
+class Batch(NamedTuple):
+    seen: Tensor
+    """(B, C, H, W): what the encoder is shown, noise(x); without noise it is `x` itself."""
+    x: Tensor
+    """(B, C, H, W): clean images in [0, 1]."""
+    y: Tensor
+    """(B,): integer labels."""
+    weight: float = 1.0
+    """This process's share of the global batch times the number of processes: 1 on one process."""
+
+
+class Pixels(Protocol):
+    """uint8 images (C, H, W) by their index: a tensor (N, C, H, W) in memory, or files read one by one."""
+
+    def __len__(self) -> int: ...
+    def __getitem__(self, index: int) -> Tensor: ...
+
+
+@dataclass
+class Order:
+    """The images of each step, as indices on the device. Training order is a permutation drawn for the epoch.
+
+    Process `rank` of `world` takes every world-th image of a global batch.
+    """
+
+    indices: Tensor
+    batch_size: int
+    split: Split
+    seed: int
+    rank: int
+    world: int
+    epoch: int = 0
+
+    @property
+    def sampler(self) -> "Order":
+        """Where Lightning looks for `set_epoch`: at `loader.batch_sampler.sampler`."""
+        return self
+
+    def set_epoch(self, epoch: int) -> None:
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return -(-len(self.indices) // self.batch_size)
+
+    def __iter__(self) -> Iterator[tuple[Tensor, float]]:
+        """Yields the indices of this process, and the weight of its share (see `Batch`)."""
+        order = self.indices
+        if self.split == "train":
+            g = randomness.generator(order.device, "order", self.seed, self.epoch)
+            order = order[torch.randperm(len(order), generator=g, device=order.device)]
+        for batch in order.split(self.batch_size):
+            own = batch[self.rank :: self.world]
+            # A process whose share is empty steps along with the others, on an image that weighs nothing.
+            yield (own, len(own) * self.world / len(batch)) if len(own) else (batch[:1], 0.0)
+
+    def generator(self, step: int) -> torch.Generator:
+        """For what is drawn while the batch of this step is made. Evaluation draws are fixed, whatever the seed."""
+        if self.split == "train":
+            return randomness.generator(self.indices.device, "batch", self.seed, self.epoch, step, self.rank)
+        return randomness.generator(self.indices.device, self.split, step, self.rank)
+
+
+class Loader:
+    """Batches of one split: a loader supplies `raw`, which fetches uint8 images and labels on the device."""
+
+    def __init__(self, order: Order, noise: Noise, dynamic: bool) -> None:
+        self.batch_sampler = order
+        self.noise = noise
+        self.dynamic = dynamic
+
+    def __len__(self) -> int:
+        return len(self.batch_sampler)
+
+    def raw(self) -> Iterator[tuple[Tensor, Tensor, float]]:
+        """Yields uint8 images, labels and the weight of each step of this epoch."""
+        raise NotImplementedError
+
+    def __iter__(self) -> Iterator[Batch]:
+        for step, (pixels, y, weight) in enumerate(self.raw()):
+            g = self.batch_sampler.generator(step)
+            x = pixels.float().div_(255)
+            if self.dynamic:
+                x = torch.bernoulli(x, generator=g)
+            yield Batch(self.noise(x, g), x, y, weight)
+
+
+@dataclass(eq=False, kw_only=True)
+class Images(LightningDataModule):
+    """The data module. Its fields are the keys of `configs/data`; `noise` and `seed` come from `autoencoders.build`.
+
+    Raises UserError for data that is absent, broken, or not as declared.
+    """
+
+    root: str
+    shape: tuple[int, int, int]
+    """C, H, W of the images that the nets see."""
+    num_classes: int | None
+    """Checked against the labels that were read; None: as many as there are."""
+    batch_size: int
+    """Images a step, over all processes together."""
+    eval_batch_size: int
+    val_size: int
+    """Images cut from the official training split for validation."""
+    split_seed: int
+    """Which images these are. Not the run's seed: runs that differ in seed share their split."""
+    loader: Literal["resident", "stream"]
+    num_workers: int
+    """Processes that read files for `stream`."""
+    binarize: Literal["none", "dynamic", "static", "threshold"]
+    """Grey values as chances of a white pixel: drawn at every fetch, drawn once, or cut at 1/2."""
+    noise: Noise
+    seed: int
+
+    def __post_init__(self) -> None:
+        super().__init__()
+        self.splits: dict[Split, tuple[Pixels, Tensor, Tensor]] = {}  # images, labels, indices
+        self.fingerprint = ""
+        for key, allowed in {
+            "loader": ("resident", "stream"),
+            "binarize": ("none", "dynamic", "static", "threshold"),
+        }.items():
+            if getattr(self, key) not in allowed:
+                raise ValueError(f"data.{key}={getattr(self, key)} is none of {', '.join(allowed)}")
+        if min(self.batch_size, self.eval_batch_size) < 1:
+            raise ValueError("data.batch_size and data.eval_batch_size must be at least 1")
+
+    def read(self, train: bool) -> tuple[Pixels, Tensor]:
+        """uint8 images (N, C, H, W) and labels (N,) of the official training or test split."""
+        raise NotImplementedError
+
+    def setup(self, stage: str | None = None) -> None:
+        if self.splits:
+            return
+        digest = hashlib.sha256()
+        official = {}
+        for train in (True, False):
+            pixels, labels = self.read(train)
+            fingerprint(pixels, labels, digest)
+            official[train] = (self._prepare(pixels, "train" if train else "test"), labels)
+        self.fingerprint = digest.hexdigest()[:16]
+        self._check_classes(torch.cat([labels for _, labels in official.values()]))
+
+        n = len(official[True][1])
+        if not 0 < self.val_size < n:
+            raise UserError(f"data.val_size={self.val_size} must leave something of the {n} training images")
+        shuffled = torch.randperm(n, generator=randomness.generator("cpu", "validation", self.split_seed))
+        self.splits = {
+            "train": (*official[True], shuffled[self.val_size :].sort().values),
+            "val": (*official[True], shuffled[: self.val_size].sort().values),
+            "test": (*official[False], torch.arange(len(official[False][1]))),
+        }
+
+    def size(self, split: Split) -> int:
+        """Images of the split."""
+        return len(self.splits[split][2])
+
+    def batches(self, split: Split) -> Loader:
+        """The loader of a split, on the trainer's device (on the CPU without a trainer)."""
+        from autoencoders.data.resident import Resident
+        from autoencoders.data.stream import Stream
+
+        self.setup()
+        images, labels, indices = self.splits[split]
+        trainer = self.trainer
+        device = trainer.strategy.root_device if trainer else torch.device("cpu")
+        order = Order(
+            indices=indices.to(device),
+            batch_size=self.batch_size if split == "train" else self.eval_batch_size,
+            split=split,
+            seed=self.seed,
+            rank=trainer.global_rank if trainer else 0,
+            world=trainer.world_size if trainer else 1,
+        )
+        dynamic = self.binarize == "dynamic"
+        if self.loader == "resident" and isinstance(images, Tensor):
+            return Resident(images, labels, order, self.noise, dynamic)
+        return Stream(images, labels, self.num_workers, order, self.noise, dynamic)
+
+    def train_dataloader(self) -> Loader:
+        return self.batches("train")
+
+    def val_dataloader(self) -> Loader:
+        return self.batches("val")
+
+    def test_dataloader(self) -> Loader:
+        return self.batches("test")
+
+    def _prepare(self, pixels: Pixels, split: str) -> Pixels:
+        """In the declared shape and binarised once where that is asked for; files stay files."""
+        if not isinstance(pixels, Tensor):
+            if self.binarize == "static":
+                raise UserError("data.binarize=static needs images in memory: type threshold or dynamic")
+            return pixels
+        pixels = fit(pixels, self.shape)
+        if self.binarize == "threshold":
+            return (pixels >= 128).to(torch.uint8) * 255
+        if self.binarize == "static":
+            g = randomness.generator("cpu", "static binarisation", split)
+            return torch.bernoulli(pixels / 255, generator=g).to(torch.uint8) * 255
+        return pixels
+
+    def _check_classes(self, labels: Tensor) -> None:
+        found = int(labels.max()) + 1
+        if self.num_classes is None:
+            self.num_classes = found
+        elif found != self.num_classes:
+            raise UserError(f"data.num_classes={self.num_classes}, but {found} were read: type data.num_classes={found}")
+
+
+def fit(images: Tensor, shape: tuple[int, int, int]) -> Tensor:
+    """uint8 (N, C, H, W) in the declared shape: zero-padded around its centre, colour turned grey; no other change.
+
+    Raises UserError where that does not lead to `shape`.
+    """
+    channels, height, width = images.shape[1:]
+    if tuple(shape) == (channels, height, width):
+        return images
+    down, right = shape[1] - height, shape[2] - width
+    if down < 0 or right < 0 or (channels, shape[0]) not in {(1, 1), (3, 3), (3, 1)}:
+        raise UserError(
+            f"data.shape={list(shape)} does not fit images of {[channels, height, width]}: type that, "
+            "a greater height or width (pads with zeros), or one channel for colour images (turns them grey)"
+        )
+    if channels > shape[0]:
+        images = rgb_to_grayscale(images)
+    return F.pad(images, (right // 2, right - right // 2, down // 2, down - down // 2))
+
+
+def fingerprint(pixels: Pixels, labels: Tensor, digest: Any) -> None:
+    """Feed what identifies the data to a hash: all its bytes in memory, or what a source of files says of itself."""
+    if isinstance(pixels, Tensor):
+        digest.update(memoryview(pixels.contiguous().numpy()).cast("B"))
+    else:
+        digest.update(repr(pixels).encode())
+    digest.update(labels.numpy().tobytes())

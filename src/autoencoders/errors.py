@@ -1,0 +1,65 @@
+"""A user's mistake gets one line: what is wrong, what was expected, what to type."""
+
+import re
+from collections.abc import Iterable, Iterator
+from difflib import get_close_matches
+
+
+class UserError(Exception):
+    """A mistake that the user can mend: its text is all that `ae` prints."""
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """`, did you mean 'vae'?` for `vea`; nothing where no known word is near."""
+    near = get_close_matches(word, list(known), n=1, cutoff=0.6)
+    return f", did you mean '{near[0]}'?" if near else ""
+
+
+def explain(error: Exception, config_dir: str, verb: str, words: list[str]) -> str | None:
+    """The one line for a mistake that the program or a library noticed; None for a bug, whose traceback is wanted."""
+    from hydra import errors as hydra
+    from omegaconf.errors import OmegaConfBaseException
+
+    text = " ".join(str(error).split())
+    match error:
+        case UserError():
+            return text
+        case hydra.MissingConfigException(options=options) if options:
+            group, _, name = (error.missing_cfg_file or "").rpartition("/")
+            known = sorted(set(options) - {"base"})
+            return f"no {group} '{name}'{did_you_mean(name, known)} (there are {', '.join(known)})"
+        case hydra.ConfigCompositionException() if found := re.search(r"override '([^']+)'", text):
+            key = found[1].lstrip("+~")
+            hint = did_you_mean(key, _known_keys(config_dir, verb, [w for w in words if key not in w]))
+            return f"no key '{key}'{hint} (+{key}=… adds a new one; `ae {verb} --help` shows what there is)"
+        case hydra.HydraException() | OmegaConfBaseException():
+            return text.removesuffix(" See https://hydra.cc/docs/1.2/advanced/override_grammar/basic for details")
+        case OSError(strerror=str(), filename=filename) if filename is not None:
+            return f"{filename}: {error.strerror}"
+        case OSError():
+            return text
+    if type(error).__name__ == "MisconfigurationException":  # Lightning's, not imported for its name
+        return text
+    return None
+
+
+def _known_keys(config_dir: str, verb: str, words: list[str]) -> list[str]:
+    """Every dotted key and every group of the config that the other words compose."""
+    from hydra import compose, initialize_config_dir
+    from hydra.core.global_hydra import GlobalHydra
+    from omegaconf import DictConfig
+
+    def keys(config: DictConfig, prefix: str = "") -> Iterator[str]:
+        for name in config:
+            yield f"{prefix}{name}"
+            value = config._get_node(name)
+            if isinstance(value, DictConfig) and not value._is_none() and not value._is_interpolation():
+                yield from keys(value, f"{prefix}{name}.")
+
+    GlobalHydra.instance().clear()
+    with initialize_config_dir(config_dir, version_base="1.3"):
+        try:
+            config = compose(verb, [word for word in words if "=" in word])
+        except Exception:  # another of the words is wrong too: the defaults are a good enough guess
+            config = compose(verb)
+    return list(keys(config))

@@ -1,0 +1,94 @@
+"""What every autoencoder shares: wiring, and no loss."""
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+from lightning import LightningModule
+from torch import Tensor
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+
+from autoencoders import randomness
+from autoencoders.data.base import Batch
+from autoencoders.metrics.reconstruction import image_errors
+from autoencoders.reconstruction import Reconstruction
+from autoencoders.schedules import Weight
+
+Terms = dict[str, Tensor]
+
+
+class Autoencoder(LightningModule):
+    """A variant supplies `encode`, `decode` and `loss`, and `sample` if it is generative.
+
+    The constructor of a variant takes what its paper has: nets, sizes, weights. How it is trained (optimizer,
+    scheduler, seed) is set by `autoencoders.build` and has no place there.
+    """
+
+    optimizer: Callable[[Iterable[Any]], Optimizer]
+    scheduler: Callable[[Optimizer], LRScheduler] | None = None
+    seed: int = 0
+
+    def __init__(self, latent_dim: int, reconstruction: Reconstruction) -> None:
+        super().__init__()
+        if latent_dim < 1:
+            raise ValueError(f"model.latent_dim must be at least 1, got {latent_dim}")
+        self.latent_dim = latent_dim
+        self.reconstruction = reconstruction
+
+    def encode(self, x: Tensor, y: Tensor | None = None) -> Tensor:
+        """Images (B, C, H, W) -> codes (B, latent_dim), without randomness."""
+        raise NotImplementedError(f"{type(self).__name__} defines no encode")
+
+    def decode(self, z: Tensor, y: Tensor | None = None) -> Tensor:
+        """Codes (B, latent_dim) -> images (B, C, H, W) in [0, 1]."""
+        raise NotImplementedError(f"{type(self).__name__} defines no decode")
+
+    def loss(self, seen: Tensor, x: Tensor, y: Tensor) -> Terms:
+        """Encode `seen`, explain `x`: "loss" is minimised and every entry is logged, each a mean over the batch."""
+        raise NotImplementedError(f"{type(self).__name__} defines no loss")
+
+    def forward(self, x: Tensor, y: Tensor | None = None) -> Tensor:
+        """The reconstruction: (B, C, H, W) -> (B, C, H, W) in [0, 1]."""
+        return self.decode(self.encode(x, y), y)
+
+    @property
+    def generative(self) -> bool:
+        """Whether the model has a prior to sample from."""
+        return hasattr(self, "sample")
+
+    def now(self, weight: Weight) -> float:
+        """A weight of the loss at this step: itself, or where its schedule stands (at its end in evaluation)."""
+        if isinstance(weight, int | float):
+            return weight
+        return weight(self.global_step) if self.training else weight.end
+
+    def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Any]:
+        randomness.seed(self.device, "train", self.seed, self.current_epoch, batch_idx, self.global_rank)
+        terms = self.loss(batch.seen, batch.x, batch.y)
+        loss = terms["loss"] if batch.weight == 1 else terms["loss"] * batch.weight
+        return {"loss": loss, "terms": {name: term.detach() for name, term in terms.items()}}
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> dict[str, Any]:
+        return self._evaluation_step(batch, batch_idx)
+
+    def test_step(self, batch: Batch, batch_idx: int) -> dict[str, Any]:
+        return self._evaluation_step(batch, batch_idx)
+
+    def _evaluation_step(self, batch: Batch, batch_idx: int) -> dict[str, Any]:
+        """The same loss, and the errors of the image that `forward` gives; the draws are fixed, whatever the seed."""
+        randomness.seed(self.device, "evaluation", batch_idx, self.global_rank)
+        terms = self.loss(batch.seen, batch.x, batch.y)
+        image = self(batch.seen, batch.y)
+        return {"terms": {**terms, **{k: v.mean() for k, v in image_errors(image, batch.x).items()}}}
+
+    def configure_optimizers(self) -> Any:
+        optimizer = self.optimizer(self.parameters())
+        if self.scheduler is None:
+            return optimizer
+        scheduler = self.scheduler(optimizer)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "monitor": "val/loss"}}
+
+    def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
+        # The loaders yield batches that are on the device already.
+        return batch

@@ -1,0 +1,131 @@
+"""`ae train`: one run, from a composed config to a folder with its final numbers."""
+
+import logging
+import math
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning import Trainer
+from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
+from omegaconf import DictConfig, OmegaConf
+
+from autoencoders import build
+from autoencoders.data.base import Images
+from autoencoders.errors import UserError
+from autoencoders.evaluate import evaluate, show
+from autoencoders.models.base import Autoencoder
+from autoencoders.run import Run, start_log
+
+log = logging.getLogger(__name__)
+
+
+def train(config: DictConfig, folder: Path, choices: dict[str, Any]) -> float:
+    """Train in `folder`, evaluate the best weights there, and return `config.score` for a sweep to minimise."""
+    run = Run.create(folder, config, choices)
+    start_log(run.folder)
+    try:
+        score = _train(run)
+    except (KeyboardInterrupt, SystemExit):
+        run.finish("interrupted")
+        raise
+    except Exception as error:
+        if not isinstance(error, UserError):
+            logging.getLogger("train").exception("failed")  # the traceback, into train.log
+        run.finish("failed", error=str(error))
+        raise
+    run.finish("done", score=score)
+    return score
+
+
+def _train(run: Run) -> float:
+    config = run.config
+    data = build.data(config)
+    data.setup()
+    run.update_manifest(data=data.fingerprint)
+    _announce(run, data, build.model(config))  # what cannot be built fails here, before a process is started
+
+    processes = count_processes(config.trainer)
+    if processes > 1:
+        from autoencoders.worker import launch
+
+        launch(run, processes)
+        metrics = {}
+    else:
+        metrics = {name: float(value) for name, value in fit(run, data).callback_metrics.items()}
+
+    if run.checkpoint("best").exists():
+        metrics = evaluate(run, ("val", "test"), data=data)
+    else:
+        log.info("no checkpoint was saved, so these are the numbers of the last step, and there are none of the test")
+    run.add_metrics(metrics)
+    for logger in build.loggers(config):
+        if isinstance(logger, TensorBoardLogger):  # shows hyperparameters only beside the numbers they led to
+            logger.log_hyperparams(_hyperparameters(config, run.manifest["choices"]), metrics)
+            logger.finalize("success")
+    show(metrics, f"{data.size('test')} test images")
+    log.info("run     %s", os.path.relpath(run.folder))
+    return metrics.get(config.score, math.nan)
+
+
+def fit(run: Run, data: Images | None = None) -> Trainer:
+    """Train the model of a run in this process, which may be one of several."""
+    config = run.config
+    model, trainer = build.model(config), build.trainer(config)
+    for logger in trainer.loggers:
+        if not isinstance(logger, TensorBoardLogger | CSVLogger):
+            logger.log_hyperparams(_hyperparameters(config, run.manifest["choices"]))
+    trainer.fit(model, datamodule=data or build.data(config))
+    return trainer
+
+
+def count_processes(trainer: DictConfig) -> int:
+    """How many processes `trainer.devices` asks for on this machine."""
+    devices = trainer.devices
+    if OmegaConf.is_list(devices):
+        return len(devices)
+    if devices in ("auto", -1, "-1"):
+        return max(torch.cuda.device_count(), 1) if trainer.accelerator in ("auto", "gpu", "cuda") else 1
+    try:
+        return int(devices)
+    except ValueError as error:
+        raise UserError(f"trainer.devices={devices} is neither a number, a list of numbers, nor auto") from error
+
+
+def _announce(run: Run, data: Images, model: Autoencoder) -> None:
+    """Say what is about to be trained, on what, and where."""
+    config, choice = run.config, run.manifest["choices"].get
+    log.info(
+        "model   %s of %s, reconstruction %s: %s parameters",
+        *(choice(group) for group in ("model", "net", "reconstruction")),
+        " + ".join(f"{name} {sum(p.numel() for p in part.parameters()):,}" for name, part in model.named_children()),
+    )
+    log.info(
+        "data    %s, noise %s: %s, %s classes, %s train / %s validation / %s test images",
+        choice("data"),
+        choice("noise"),
+        "×".join(map(str, data.shape)),
+        data.num_classes,
+        *(data.size(split) for split in ("train", "val", "test")),
+    )
+    log.info(
+        "device  %s × %s, precision %s, at most %s epochs of %s images a step",
+        count_processes(config.trainer),
+        config.trainer.accelerator,
+        config.trainer.precision,
+        config.trainer.max_epochs,
+        config.data.batch_size,
+    )
+    log.info("folder  %s", os.path.relpath(run.folder))
+
+
+def _hyperparameters(config: DictConfig, choices: dict[str, Any]) -> dict[str, Any]:
+    """The choice of each group and the values inside those that a comparison is about, flat."""
+    groups = ("model", "net", "data", "noise", "reconstruction", "optimizer", "scheduler")
+    flat = {group: str(choices[group]) for group in groups if group in choices} | {"seed": config.seed}
+    for group in groups:
+        for name, value in (config[group] or {}).items():
+            if name not in ("_target_", "_partial_", "root"):
+                flat[f"{group}.{name}"] = value if isinstance(value, int | float) else str(value)
+    return flat

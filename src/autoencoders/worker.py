@@ -1,0 +1,80 @@
+"""Several processes for one run: torch's elastic engine starts this module's `main` once for each device.
+
+The ranks start from the frozen config of the run folder and never compose. Hydra's process waits, and evaluates alone.
+"""
+
+import logging
+import os
+import sys
+import threading
+import time
+import uuid
+from pathlib import Path
+
+import torch
+
+from autoencoders.errors import UserError
+from autoencoders.run import Run, start_log
+
+_MISTAKE = "mistake.txt"
+
+
+def launch(run: Run, processes: int) -> None:
+    """Train the run in `processes` processes of this machine, and wait for them.
+
+    Raises UserError with a rank's own mistake, or where one died. No process is left behind.
+    """
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+    from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+
+    logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)
+    config = LaunchConfig(
+        min_nodes=1,
+        max_nodes=1,
+        nproc_per_node=processes,
+        run_id=uuid.uuid4().hex,
+        rdzv_backend="c10d",
+        rdzv_endpoint="localhost:0",
+        max_restarts=0,
+        monitor_interval=0.2,
+    )
+    mistake = run.folder / _MISTAKE
+    try:
+        elastic_launch(config, sys.executable)("-m", "autoencoders", "worker", str(run.folder), *run.trust)
+    except ChildFailedError as error:
+        rank, failure = error.get_first_failure()
+        if mistake.exists():
+            raise UserError(mistake.read_text()) from error
+        raise UserError(
+            f"process {rank} of {processes} ended with exit code {failure.exitcode}: its output stands above"
+        ) from error
+    finally:
+        mistake.unlink(missing_ok=True)
+
+
+def main(folder: str, *trust: str) -> None:
+    """One rank: train, and leave everything in the run folder."""
+    _end_with_parent()
+    rank = int(os.environ["RANK"])
+    torch.set_num_threads(max((os.cpu_count() or 1) // int(os.environ["LOCAL_WORLD_SIZE"]), 1))
+    run = Run(folder, trust)
+    start_log(run.folder, quiet=rank > 0)
+    from autoencoders.train import fit
+
+    try:
+        fit(run)
+    except UserError as error:
+        Path(folder, _MISTAKE).write_text(str(error))
+        sys.exit(1)
+
+
+def _end_with_parent() -> None:
+    """A parent that was killed cannot stop its ranks: they watch for its end themselves."""
+    parent = os.getppid()
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(0.5)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
