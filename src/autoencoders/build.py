@@ -11,6 +11,7 @@ import torch
 from hydra.errors import InstantiationException
 from hydra.utils import get_object, instantiate
 from lightning import Trainer
+from lightning.pytorch.callbacks import Callback
 from omegaconf import DictConfig, OmegaConf
 
 from autoencoders import randomness
@@ -58,13 +59,14 @@ def data(config: DictConfig) -> Images:
     return built
 
 
-def trainer(config: DictConfig) -> Trainer:
-    """The trainer of a run with its callbacks and loggers; a callback or logger that is null is left out."""
+def trainer(config: DictConfig, extra: Sequence[Callback] = ()) -> Trainer:
+    """The trainer of a run with its callbacks, `extra` ones, and loggers; a callback or logger that is null is left
+    out."""
     trust = list(config.trust)
     built: Trainer = build(
         config.trainer,
         trust,
-        callbacks=[build(callback, trust) for callback in config.callbacks.values() if callback],
+        callbacks=[*(build(callback, trust) for callback in config.callbacks.values() if callback), *extra],
         logger=loggers(config),
     )
     return built

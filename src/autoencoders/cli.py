@@ -9,6 +9,7 @@ from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from autoencoders.compose import configs, group_choices, register_resolvers
 from autoencoders.errors import UserError, did_you_mean, explain
 
 if TYPE_CHECKING:
@@ -50,12 +51,6 @@ def main() -> None:
         _hydra(verb, words)
 
 
-def configs() -> Path:
-    """The configs that people edit in a clone, or those inside the installed package."""
-    inside = Path(__file__).parent / "configs"
-    return inside if inside.is_dir() else Path(__file__).parents[2] / "configs"
-
-
 def _hydra(verb: str, words: list[str]) -> None:
     """Compose the verb's config and run its task under Hydra."""
     import hydra
@@ -73,15 +68,6 @@ def _hydra(verb: str, words: list[str]) -> None:
     hydra.main(version_base="1.3", config_path=str(configs()), config_name=verb)(TASKS[verb])()
 
 
-def register_resolvers() -> None:
-    """`${unique:}` in a config: eight letters that no other run has."""
-    import secrets
-
-    from omegaconf import OmegaConf
-
-    OmegaConf.register_new_resolver("unique", lambda: secrets.token_hex(4), replace=True)
-
-
 @contextmanager
 def _one_line_errors(verb: str, words: list[str]) -> Iterator[None]:
     """A user's mistake ends the program with one line and exit code 1; a bug keeps its traceback."""
@@ -90,7 +76,7 @@ def _one_line_errors(verb: str, words: list[str]) -> Iterator[None]:
     except KeyboardInterrupt:
         sys.exit(130)
     except Exception as error:
-        line = None if TRACEBACKS else explain(error, str(configs()), verb, words)
+        line = None if TRACEBACKS else explain(error, verb, words)
         if line is None:
             raise
         sys.exit(f"ae: {line}")
@@ -100,14 +86,12 @@ def _train(config: "DictConfig") -> float:
     from hydra.core.hydra_config import HydraConfig
     from hydra.types import RunMode
 
-    runtime, mode = HydraConfig.get().runtime, HydraConfig.get().mode
     _import_from_here(config)
     from autoencoders.train import train
 
     # In a sweep Hydra collects what a job raises, and goes on; for a single run it would only add a line of its own.
-    with _one_line_errors("train", sys.argv[1:]) if mode == RunMode.RUN else nullcontext():
-        choices = {group: name for group, name in runtime.choices.items() if not group.startswith("hydra/")}
-        return train(config, Path(runtime.output_dir), choices)
+    with _one_line_errors("train", sys.argv[1:]) if HydraConfig.get().mode == RunMode.RUN else nullcontext():
+        return train(config, Path(HydraConfig.get().runtime.output_dir), group_choices())
 
 
 def _evaluate(config: "DictConfig") -> None:

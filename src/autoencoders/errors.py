@@ -15,7 +15,7 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
     return f", did you mean '{near[0]}'?" if near else ""
 
 
-def explain(error: Exception, config_dir: str, verb: str, words: list[str]) -> str | None:
+def explain(error: Exception, verb: str, words: list[str]) -> str | None:
     """The one line for a mistake that the program or a library noticed; None for a bug, whose traceback is wanted."""
     from hydra import errors as hydra
     from omegaconf.errors import OmegaConfBaseException
@@ -30,7 +30,7 @@ def explain(error: Exception, config_dir: str, verb: str, words: list[str]) -> s
             return f"no {group} '{name}'{did_you_mean(name, known)} (there are {', '.join(known)})"
         case hydra.ConfigCompositionException() if found := re.search(r"override '([^']+)'", text):
             key = found[1].lstrip("+~")
-            hint = did_you_mean(key, _known_keys(config_dir, verb, [w for w in words if key not in w]))
+            hint = did_you_mean(key, _known_keys(verb, [w for w in words if key not in w]))
             return f"no key '{key}'{hint} (+{key}=… adds a new one; `ae {verb} --help` shows what there is)"
         case hydra.HydraException() | OmegaConfBaseException():
             return text.removesuffix(" See https://hydra.cc/docs/1.2/advanced/override_grammar/basic for details")
@@ -43,11 +43,11 @@ def explain(error: Exception, config_dir: str, verb: str, words: list[str]) -> s
     return None
 
 
-def _known_keys(config_dir: str, verb: str, words: list[str]) -> list[str]:
+def _known_keys(verb: str, words: list[str]) -> list[str]:
     """Every dotted key and every group of the config that the other words compose."""
-    from hydra import compose, initialize_config_dir
-    from hydra.core.global_hydra import GlobalHydra
     from omegaconf import DictConfig
+
+    from autoencoders.compose import compose
 
     def keys(config: DictConfig, prefix: str = "") -> Iterator[str]:
         for name in config:
@@ -56,10 +56,8 @@ def _known_keys(config_dir: str, verb: str, words: list[str]) -> list[str]:
             if isinstance(value, DictConfig) and not value._is_none() and not value._is_interpolation():
                 yield from keys(value, f"{prefix}{name}.")
 
-    GlobalHydra.instance().clear()
-    with initialize_config_dir(config_dir, version_base="1.3"):
-        try:
-            config = compose(verb, [word for word in words if "=" in word])
-        except Exception:  # another of the words is wrong too: the defaults are a good enough guess
-            config = compose(verb)
+    try:
+        config, _ = compose(verb, [word for word in words if "=" in word])
+    except Exception:  # another of the words is wrong too: the defaults are a good enough guess
+        config, _ = compose(verb)
     return list(keys(config))

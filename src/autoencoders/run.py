@@ -15,6 +15,7 @@ import platform
 import shlex
 import subprocess
 import sys
+import warnings
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from functools import cached_property
@@ -161,6 +162,8 @@ def start_log(folder: Path, quiet: bool = False) -> None:
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)
     logging.captureWarnings(True)
+    for true_but_useless in ("Experiment logs directory", "The number of training batches", ".*LeafSpec"):
+        warnings.filterwarnings("ignore", true_but_useless)
 
 
 _PACKAGES = ("autoencoders", "torch", "torchvision", "lightning", "hydra-core", "omegaconf")

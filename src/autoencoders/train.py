@@ -3,11 +3,13 @@
 import logging
 import math
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from lightning import Trainer
+from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from omegaconf import DictConfig, OmegaConf
 
@@ -69,10 +71,13 @@ def _train(run: Run) -> float:
     return metrics.get(config.score, math.nan)
 
 
-def fit(run: Run, data: Images | None = None) -> Trainer:
-    """Train the model of a run in this process, which may be one of several."""
+def fit(run: Run, data: Images | None = None, callbacks: Sequence[Callback] = ()) -> Trainer:
+    """Train the model of a run in this process, which may be one of several; `callbacks` join the config's own."""
     config = run.config
-    model, trainer = build.model(config), build.trainer(config)
+    if not torch.cuda.is_available():
+        # Lightning makes every "is there a GPU?" reopen the driver's library, and optimizers ask at every step.
+        os.environ["PYTORCH_NVML_BASED_CUDA_CHECK"] = "0"
+    model, trainer = build.model(config), build.trainer(config, callbacks)
     for logger in trainer.loggers:
         if not isinstance(logger, TensorBoardLogger | CSVLogger):
             logger.log_hyperparams(_hyperparameters(config, run.manifest["choices"]))

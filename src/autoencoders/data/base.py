@@ -209,6 +209,9 @@ class Images(LightningDataModule):
     def test_dataloader(self) -> Loader:
         return self.batches("test")
 
+    def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
+        return batch  # the loaders make it on the device
+
     def _prepare(self, pixels: Pixels, split: str) -> Pixels:
         """In the declared shape and binarised once where that is asked for; files stay files."""
         if not isinstance(pixels, Tensor):

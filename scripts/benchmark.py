@@ -1,0 +1,165 @@
+"""Images per second of three training loops with one net, batch size and optimizer, interleaved in one process.
+
+    hand        a hand-written loop over an in-memory tensor: the yardstick
+    ae          `ae train`'s own loop, with its default callbacks and loggers
+    template    torchvision images through a DataLoader, Lightning, `self.log` at every step: as
+                lightning-hydra-template does it
+
+    python scripts/benchmark.py --rounds 7 data=mnist data.root=data model=ae reconstruction=mse [trainer=gpu] [...]
+
+Each loop trains two epochs a round; the second one is timed, without validation. Prints medians and ratios.
+"""
+
+import argparse
+import statistics
+import tempfile
+import time
+import warnings
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning import LightningModule, Trainer
+from lightning.pytorch.callbacks import Callback
+from omegaconf import DictConfig
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+from torchmetrics import MeanMetric
+from torchvision.transforms import functional as transforms
+
+from autoencoders import build
+from autoencoders.compose import compose
+from autoencoders.data.base import Images
+from autoencoders.run import Run, start_log
+from autoencoders.train import fit
+
+
+class Clock(Callback):
+    """Seconds of each epoch's training steps."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.device, self.seconds, self.start = device, 0.0, 0.0
+
+    def on_train_epoch_start(self, *_: Any) -> None:
+        self.start = now(self.device)
+
+    def on_train_batch_end(self, trainer: Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
+        if trainer.is_last_batch:
+            self.seconds = now(self.device) - self.start
+
+
+def now(device: torch.device) -> float:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter()
+
+
+def hand(config: DictConfig, data: Images, device: torch.device) -> float:
+    model = build.model(config).to(device)
+    optimizer = model.optimizer(model.parameters())
+    images, _, indices = data.splits["train"]
+    x_all = images[indices].to(device)  # type: ignore[index]
+    for _ in range(2):
+        start, total = now(device), torch.zeros((), device=device)
+        order = torch.randperm(len(x_all), device=device)
+        for index in order.split(data.batch_size):
+            x = x_all[index].float().div_(255)
+            loss = model.reconstruction.error(model.decoder(model.encoder(x)), x).mean()
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            total += loss.detach()
+    return now(device) - start
+
+
+def ae(config: DictConfig, data: Images, device: torch.device, choices: dict[str, Any]) -> float:
+    with tempfile.TemporaryDirectory() as folder:
+        run = Run.create(Path(folder) / "run", config, choices)
+        start_log(run.folder, quiet=True)
+        clock = Clock(device)
+        fit(run, data, callbacks=[clock])
+    return clock.seconds
+
+
+class Pictures(Dataset[tuple[Tensor, int]]):
+    """What torchvision's data sets do: an array becomes a PIL image, and that a float tensor."""
+
+    def __init__(self, images: Any, labels: Tensor) -> None:
+        self.images, self.labels = images, labels
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        return transforms.to_tensor(transforms.to_pil_image(self.images[index])), int(self.labels[index])
+
+
+class Module(LightningModule):
+    """The body of lightning-hydra-template's module, with an autoencoder's loss."""
+
+    def __init__(self, config: DictConfig) -> None:
+        super().__init__()
+        self.model = build.model(config)
+        self.train_loss = MeanMetric()
+
+    def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
+        x, _ = batch
+        loss = self.model.reconstruction.error(self.model.decoder(self.model.encoder(x)), x).mean()
+        self.train_loss(loss)
+        self.log("train/loss", self.train_loss, on_step=False, on_epoch=True, prog_bar=True)
+        return loss
+
+    def configure_optimizers(self) -> Any:
+        return self.model.optimizer(self.parameters())
+
+
+def template(config: DictConfig, data: Images, device: torch.device) -> float:
+    images, labels, indices = data.splits["train"]
+    dataset = Pictures(images[indices], labels[indices])  # type: ignore[index]
+    loader = DataLoader(dataset, data.batch_size, shuffle=True, num_workers=0)
+    clock = Clock(device)
+    trainer = Trainer(
+        accelerator=config.trainer.accelerator,
+        max_epochs=2,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        callbacks=[clock],
+    )
+    trainer.fit(Module(config), loader)
+    return clock.seconds
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("overrides", nargs="*", help="as for `ae train`; the model is always ae")
+    arguments = parser.parse_intermixed_args()
+    warnings.filterwarnings("ignore")
+
+    config, choices = compose("train", ["model=ae", *arguments.overrides, "trainer.max_epochs=2"])
+    data = build.data(config)
+    data.setup()
+    device = torch.device("cpu" if config.trainer.accelerator == "cpu" else "cuda")
+    loops = {
+        "hand": lambda: hand(config, data, device),
+        "ae": lambda: ae(config, data, device, choices),
+        "template": lambda: template(config, data, device),
+    }
+    images = data.size("train")
+    rates: dict[str, list[float]] = {name: [] for name in loops}
+    for _ in range(arguments.rounds):
+        for name, loop in loops.items():
+            rates[name].append(images / loop())
+    hardware = torch.cuda.get_device_name() if device.type == "cuda" else f"{torch.get_num_threads()} CPU threads"
+    print(f"{images} images, batch {data.batch_size}, {hardware}, torch {torch.__version__}, {arguments.rounds} rounds")
+    for name, values in rates.items():
+        print(f"{name:9s} {statistics.median(values):10,.0f} images/s   {min(values):10,.0f} … {max(values):,.0f}")
+    for other in ("hand", "template"):
+        ratios = [a / b for a, b in zip(rates["ae"], rates[other], strict=True)]
+        print(f"ae/{other:9s} {statistics.median(ratios):.2f}   {min(ratios):.2f} … {max(ratios):.2f}")
+
+
+if __name__ == "__main__":
+    main()
