@@ -18,7 +18,7 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
 def explain(error: Exception, verb: str, words: list[str]) -> str | None:
     """The one line for a mistake that the program or a library noticed; None for a bug, whose traceback is wanted."""
     from hydra import errors as hydra
-    from omegaconf.errors import OmegaConfBaseException
+    from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
     text = " ".join(str(error).split())
     match error:
@@ -32,6 +32,9 @@ def explain(error: Exception, verb: str, words: list[str]) -> str | None:
             key = found[1].lstrip("+~")
             hint = did_you_mean(key, _known_keys(verb, [w for w in words if key not in w]))
             return f"no key '{key}'{hint} (+{key}=… adds a new one; `ae {verb} --help` shows what there is)"
+        case MissingMandatoryValue():
+            key = error.full_key
+            return f"{key} is missing: type {key}=…"
         case hydra.HydraException() | OmegaConfBaseException():
             return text.removesuffix(" See https://hydra.cc/docs/1.2/advanced/override_grammar/basic for details")
         case OSError(strerror=str(), filename=filename) if filename is not None:

@@ -117,7 +117,7 @@ class Run:
         try:
             model.load_state_dict(torch.load(path, map_location="cpu", weights_only=True)["state_dict"])
         except Exception as error:
-            reason = str(error).splitlines()[0]
+            reason = (str(error).splitlines() or [type(error).__name__])[0]
             raise UserError(f"{path} is broken or of another model ({reason}): try checkpoint=last") from error
         return model.eval()
 

@@ -15,6 +15,7 @@ import torch
 
 from autoencoders.errors import UserError
 from autoencoders.run import Run, start_log
+from autoencoders.train import fit
 
 _MISTAKE = "mistake.txt"
 
@@ -59,8 +60,6 @@ def main(folder: str, *trust: str) -> None:
     torch.set_num_threads(max((os.cpu_count() or 1) // int(os.environ["LOCAL_WORLD_SIZE"]), 1))
     run = Run(folder, trust)
     start_log(run.folder, quiet=rank > 0)
-    from autoencoders.train import fit
-
     try:
         fit(run)
     except UserError as error:

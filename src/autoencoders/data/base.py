@@ -123,8 +123,8 @@ class Images(LightningDataModule):
     batch_size: int
     """Images a step, over all processes together."""
     eval_batch_size: int
-    val_size: int
-    """Images cut from the official training split for validation."""
+    val_size: float
+    """Images cut from the official training split for validation: a number, or a share below 1."""
     split_seed: int
     """Which images these are. Not the run's seed: runs that differ in seed share their split."""
     loader: Literal["resident", "stream"]
@@ -165,12 +165,13 @@ class Images(LightningDataModule):
         self._check_classes(torch.cat([labels for _, labels in official.values()]))
 
         n = len(official[True][1])
-        if not 0 < self.val_size < n:
-            raise UserError(f"data.val_size={self.val_size} must leave something of the {n} training images")
+        val = round(self.val_size * n) if self.val_size < 1 else int(self.val_size)
+        if not 0 < val < n:
+            raise UserError(f"data.val_size={self.val_size} must leave some, and not all, of the {n} training images")
         shuffled = torch.randperm(n, generator=randomness.generator("cpu", "validation", self.split_seed))
         self.splits = {
-            "train": (*official[True], shuffled[self.val_size :].sort().values),
-            "val": (*official[True], shuffled[: self.val_size].sort().values),
+            "train": (*official[True], shuffled[val:].sort().values),
+            "val": (*official[True], shuffled[:val].sort().values),
             "test": (*official[False], torch.arange(len(official[False][1]))),
         }
 

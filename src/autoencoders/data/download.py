@@ -22,10 +22,11 @@ def from_torchvision(source: Any, root: str, train: bool) -> Any:
             return source(root, train=train, download=True)
         except (OSError, RuntimeError) as error:
             raise UserError(
-                f"{name} is not in {folder} and could not be downloaded ({error}): "
+                f"{name} is not in {folder} and could not be downloaded ({str(error)[:60].strip()} …): "
                 "type data.root=FOLDER with the folder where it lies, or go online once"
             ) from error
     except (ValueError, AssertionError, RuntimeError, EOFError) as error:
         raise UserError(
-            f"a file of {name} in {folder} is broken ({error}): delete it, and it is downloaded again"
+            f"a {'training' if train else 'test'} file of {name} in {folder} is broken ({error}): "
+            "delete it, and it is downloaded again"
         ) from error

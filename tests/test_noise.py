@@ -1,0 +1,106 @@
+import numpy as np
+import pytest
+import torch
+from conftest import names
+from scipy.ndimage import gaussian_filter
+
+from autoencoders import build, noise, randomness
+from autoencoders.compose import compose
+
+
+def g(seed: int = 0) -> torch.Generator:
+    return randomness.generator("cpu", "noise", seed)
+
+
+@pytest.mark.parametrize("name", names("noise"))
+def test_every_noise_keeps_the_shape_the_input_and_its_generator(name, images):
+    it = build.build(compose("train", [f"noise={name}"])[0].noise)
+    before, state = images.clone(), torch.get_rng_state()
+    seen = it(images, g())
+    assert seen.shape == images.shape
+    assert seen.isfinite().all()
+    assert torch.equal(images, before)
+    assert torch.equal(torch.get_rng_state(), state), "a draw came from the global generator"
+    assert torch.equal(seen, it(images, g())), "equal generators, equal noise"
+    if name not in ("none", "gaussian_blur"):
+        assert not torch.equal(seen, it(images, g(1)))
+    assert (seen is images) == (name == "none")
+
+
+@pytest.fixture
+def grey() -> torch.Tensor:
+    return torch.full((64, 3, 20, 20), 0.5)
+
+
+def test_gaussian(grey):
+    e = noise.Gaussian(0.2, clip=False)(grey, g()) - grey
+    assert float(e.mean()) == pytest.approx(0, abs=3e-3)
+    assert float(e.std()) == pytest.approx(0.2, rel=0.02)
+    clipped = noise.Gaussian(2.0, clip=True)(grey, g())
+    assert clipped.min() == 0
+    assert clipped.max() == 1
+
+
+def test_salt_pepper_masking_and_impulse(grey):
+    salted = noise.SaltPepper(0.3)(grey, g())
+    for value in (0.0, 1.0):
+        assert float((salted == value).float().mean()) == pytest.approx(0.15, abs=0.01)
+    masked = noise.Masking(0.25)(grey, g())
+    assert float((masked == 0).float().mean()) == pytest.approx(0.25, abs=0.01)
+    for seen in (salted, masked):  # a pixel is hit in all its channels
+        assert torch.equal(seen[:, :1].expand_as(seen), seen)
+    hit = noise.Impulse(0.4)(grey, g()) != grey
+    assert float(hit.float().mean()) == pytest.approx(0.4, abs=0.01)
+    assert torch.equal(noise.Masking(1.0)(grey, g()), torch.zeros_like(grey))
+    assert torch.equal(noise.Masking(0.0)(grey, g()), grey)
+
+
+def test_dropout_keeps_the_mean(grey):
+    seen = noise.Dropout(0.25)(grey, g())
+    torch.testing.assert_close(seen.unique(), torch.tensor([0.0, 0.5 / 0.75]))
+    assert float(seen.mean()) == pytest.approx(0.5, rel=0.01)
+
+
+def test_speckle_grows_with_the_light():
+    spread = [float(noise.Speckle(0.1)(torch.full((64, 1, 16, 16), v), g()).std()) for v in (0.2, 0.4)]
+    assert spread[1] == pytest.approx(2 * spread[0], rel=0.05)
+
+
+def test_block_masking_takes_one_square():
+    x = torch.ones(200, 2, 12, 17)
+    seen = noise.BlockMasking(0.5)(x, g())
+    corners = set()
+    for image in seen:
+        hole = (image[0] == 0).nonzero()
+        top, left = hole.min(0).values.tolist()
+        assert len(hole) == 36
+        assert hole.max(0).values.tolist() == [top + 5, left + 5]
+        assert torch.equal(image[0], image[1])
+        corners.add((top, left))
+    assert {0, 6} <= {top for top, _ in corners}
+    assert {0, 11} <= {left for _, left in corners}
+
+
+def test_gaussian_blur_is_scipys(images):
+    expected = gaussian_filter(images.numpy(), (0, 0, 1.3, 1.3), mode="nearest", radius=(0, 0, 4, 4))
+    np.testing.assert_allclose(noise.GaussianBlur(1.3)(images, g()).numpy(), expected, atol=1e-5)
+
+
+def test_motion_blur_smears_a_point_along_a_line():
+    x = torch.zeros(50, 1, 15, 15)
+    x[:, :, 7, 7] = 1
+    seen = noise.MotionBlur(5)(x, g())
+    torch.testing.assert_close(seen.flatten(1).sum(1), torch.ones(50))
+    for image in seen[:, 0]:
+        at = image.nonzero() - 7
+        assert at.abs().max() in (1, 2)  # 2 cos 45° rounds to 1
+        centred = at.float()
+        line = torch.linalg.svdvals(centred)
+        assert float(line[1]) < 1.1, "the points do not lie on a line"
+    torch.testing.assert_close(noise.MotionBlur(1)(x, g()), x)
+
+
+@pytest.mark.parametrize(("cls", "value"), [(noise.Masking, 1.5), (noise.SaltPepper, -0.1), (noise.Dropout, 1.0)])
+def test_a_share_is_a_share(cls, value):
+    with pytest.raises(ValueError, match="noise.p"):
+        cls(value)

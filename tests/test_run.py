@@ -1,0 +1,160 @@
+"""A run folder is enough: everything comes back from it, and nothing that was written is lost."""
+
+import json
+import shutil
+
+import pytest
+import torch
+from conftest import trained
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import OmegaConf
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+import autoencoders
+from autoencoders import build
+from autoencoders.compose import compose
+from autoencoders.errors import UserError
+from autoencoders.evaluate import evaluate
+from autoencoders.run import Run
+
+
+def test_a_run_leaves_what_was_promised(vae_run):
+    names = {str(path.relative_to(vae_run.folder)) for path in vae_run.folder.rglob("*") if path.is_file()}
+    assert names >= {
+        "config.yaml",
+        "manifest.json",
+        "metrics.json",
+        "metrics.csv",
+        "train.log",
+        "checkpoints/best.ckpt",
+        "checkpoints/last.ckpt",
+        "figures/reconstruction.png",
+        "figures/samples.png",
+    }
+    manifest = vae_run.manifest
+    assert manifest["status"] == "done"
+    assert manifest["seed"] == 0
+    assert manifest["score"] == vae_run.metrics["val/loss"]
+    assert {"command", "commit", "dirty", "versions", "data", "started", "ended"} <= set(manifest)
+    assert manifest["choices"]["model"] == "vae"
+    assert vae_run.metrics["test/images"] == 360
+    assert "epoch 2/2" in (vae_run.folder / "train.log").read_text()
+
+
+def test_tensorboard_has_scalars_images_and_hyperparameters(vae_run):
+    tags = {"scalars": set(), "images": set()}
+    for path in (vae_run.folder / "tensorboard").glob("events*"):
+        events = EventAccumulator(str(path)).Reload()
+        for kind, found in tags.items():
+            found |= set(events.Tags()[kind])
+    assert tags["scalars"] >= {"train/loss", "train/kl", "val/loss", "test/mse"}  # test/… came with hyperparameters
+    assert tags["images"] == {"reconstruction", "samples"}
+
+
+def test_evaluation_gives_the_same_numbers_also_after_a_move(vae_run, tmp_path):
+    folder = tmp_path / "elsewhere"
+    shutil.copytree(vae_run.folder, folder)
+    assert evaluate(Run(folder), ("val", "test")) == vae_run.metrics
+
+
+def test_the_frozen_config_is_plain_and_knows_no_place(vae_run):
+    text = (vae_run.folder / "config.yaml").read_text()
+    assert str(vae_run.folder) not in text
+    frozen = OmegaConf.to_container(OmegaConf.load(vae_run.folder / "config.yaml"), resolve=False)
+    assert frozen["callbacks"]["checkpoint"]["dirpath"] == "${folder}/checkpoints"
+    assert vae_run.config.callbacks.checkpoint.dirpath == f"{vae_run.folder}/checkpoints"
+
+
+def test_load_gives_a_model_for_a_notebook(vae_run):
+    model = autoencoders.load(vae_run.folder)
+    x = torch.rand(3, 1, 8, 8)
+    assert not model.training
+    assert model.encode(x).shape == (3, 16)
+    assert torch.equal(model(x), model.decode(model.encode(x)))
+    assert model.sample(16).shape == (16, 1, 8, 8)
+    assert autoencoders.load(vae_run.folder, "last").encode(x).shape == (3, 16)
+
+
+def test_checkpoints_hold_tensors_and_plain_values(vae_run):
+    for which in ("best", "last"):
+        assert torch.load(vae_run.checkpoint(which), weights_only=True)["state_dict"]
+
+
+def test_a_folder_that_holds_a_run_is_left_alone(vae_run):
+    before = {path: path.read_bytes() for path in vae_run.folder.rglob("*") if path.is_file()}
+    with pytest.raises(UserError, match="holds a run already"):
+        trained(vae_run.folder, "seed=1")
+    assert before == {path: path.read_bytes() for path in vae_run.folder.rglob("*") if path.is_file()}
+
+
+def test_fifty_runs_of_one_second_have_fifty_folders():
+    folders = set()
+    for _ in range(50):
+        compose("train")
+        folders.add(HydraConfig.get().run.dir)
+    assert len(folders) == 50
+
+
+@pytest.mark.parametrize("damage", ["truncate", "empty", "absent", "another"])
+def test_a_checkpoint_that_cannot_be_loaded(vae_run, tmp_path, damage):
+    folder = tmp_path / "run"
+    shutil.copytree(vae_run.folder, folder)
+    path = folder / "checkpoints" / "best.ckpt"
+    if damage == "absent":
+        path.unlink()
+    elif damage == "another":
+        torch.save({"state_dict": {"foo": torch.zeros(1)}}, path)
+    else:
+        path.write_bytes(path.read_bytes()[: 1000 if damage == "truncate" else 0])
+    metrics = (folder / "metrics.json").read_bytes()
+    with pytest.raises(UserError, match="best.ckpt") as error:
+        evaluate(Run(folder), ["test"])
+    assert "\n" not in str(error.value)
+    assert (folder / "metrics.json").read_bytes() == metrics
+
+
+def test_what_is_no_run(tmp_path):
+    with pytest.raises(UserError, match="is no run folder"):
+        Run(tmp_path)
+
+
+def test_metrics_are_added_and_never_half_written(vae_run, tmp_path):
+    shutil.copytree(vae_run.folder, tmp_path / "run")
+    run = Run(tmp_path / "run")
+    run.add_metrics({"test/extra": 1.5})
+    assert run.metrics == vae_run.metrics | {"test/extra": 1.5}
+    with pytest.raises(TypeError):
+        run.add_metrics({"test/broken": object()})
+    assert json.loads((run.folder / "metrics.json").read_text())["test/extra"] == 1.5
+    assert not list(run.folder.glob("*.tmp"))
+
+
+@pytest.mark.parametrize(
+    "target",
+    [
+        "os.system",
+        "builtins.eval",
+        "subprocess.run",
+        "logging.os.system",
+        "autoencoders.run.os.system",
+        "autoencoders.callbacks.pictures.Path.write_text",
+        "torch.load",
+        "torch.optim.lr_scheduler.types",
+    ],
+)
+def test_nothing_outside_the_allow_list_is_built(target, tmp_path):
+    canary = tmp_path / "canary"
+    inner = {"_target_": target, "_args_": [f"touch {canary}"]}
+    for config in (inner, {"_target_": "autoencoders.reconstruction.MSE", "sigma": {"deep": [inner]}}):
+        with pytest.raises(UserError, match=r"not trusted|cannot be imported"):
+            build.build(OmegaConf.create(config))
+    assert not canary.exists()
+
+
+def test_a_users_own_package_is_built_when_trusted(tmp_path, monkeypatch):
+    (tmp_path / "mine.py").write_text("class Double:\n    def __init__(self, x):\n        self.x = 2 * x\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    config = OmegaConf.create({"_target_": "mine.Double", "x": 4})
+    with pytest.raises(UserError, match=r"type trust=\[mine\]"):
+        build.build(config)
+    assert build.build(config, ["mine"]).x == 8
