@@ -33,7 +33,11 @@ def test_mae_is_a_laplace_up_to_its_constant(images):
 
 
 def test_each_says_whether_it_is_a_likelihood():
-    assert {term.__name__: term.likelihood for term in (BCE, MSE, MAE)} == {"BCE": True, "MSE": False, "MAE": False}
+    assert {term.__name__: term.likelihood for term in (BCE, MSE, MAE)} == {
+        "BCE": True,
+        "MSE": False,
+        "MAE": False,
+    }
     assert set(names("reconstruction")) >= {"bce", "mse", "mae"}
 
 

@@ -47,7 +47,12 @@ def test_tensorboard_has_scalars_images_and_hyperparameters(vae_run):
         events = EventAccumulator(str(path)).Reload()
         for kind, found in tags.items():
             found |= set(events.Tags()[kind])
-    assert tags["scalars"] >= {"train/loss", "train/kl", "val/loss", "test/mse"}  # test/… came with hyperparameters
+    assert tags["scalars"] >= {
+        "train/loss",
+        "train/kl",
+        "val/loss",
+        "test/mse",
+    }  # test/… came with hyperparameters
     assert tags["images"] == {"reconstruction", "samples"}
 
 

@@ -11,8 +11,9 @@ class UserError(Exception):
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
     """`, did you mean 'vae'?` for `vea`; nothing where no known word is near."""
-    near = get_close_matches(word, list(known), n=1, cutoff=0.6)
-    return f", did you mean '{near[0]}'?" if near else ""
+    by_letters = {name.lower(): name for name in known}
+    near = get_close_matches(word.lower(), by_letters, n=1, cutoff=0.6)
+    return f", did you mean '{by_letters[near[0]]}'?" if near else ""
 
 
 def explain(error: Exception, verb: str, words: list[str]) -> str | None:
@@ -36,7 +37,9 @@ def explain(error: Exception, verb: str, words: list[str]) -> str | None:
             key = error.full_key
             return f"{key} is missing: type {key}=…"
         case hydra.HydraException() | OmegaConfBaseException():
-            return text.removesuffix(" See https://hydra.cc/docs/1.2/advanced/override_grammar/basic for details")
+            return text.removesuffix(
+                " See https://hydra.cc/docs/1.2/advanced/override_grammar/basic for details"
+            )
         case OSError(strerror=str(), filename=filename) if filename is not None:
             return f"{filename}: {error.strerror}"
         case OSError():

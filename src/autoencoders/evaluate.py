@@ -13,7 +13,11 @@ from autoencoders.run import Run
 
 
 def evaluate(
-    run: Run, splits: Sequence[Split], data: Images | None = None, checkpoint: str = "best", root: str | None = None
+    run: Run,
+    splits: Sequence[Split],
+    data: Images | None = None,
+    checkpoint: str = "best",
+    root: str | None = None,
 ) -> dict[str, float]:
     """Every term of the loss and every error of the images, by `split/name`, over each image exactly once.
 

@@ -1,10 +1,10 @@
 """A run is a folder: everything that `evaluate` and `load` need, and where it came from.
 
-    config.yaml        the whole resolved config, frozen
-    manifest.json      status, command, seed, commit, versions, data fingerprint, times
-    metrics.json       the final numbers, flat
-    checkpoints/       best.ckpt and last.ckpt: tensors and plain values only
-    tensorboard/  metrics.csv  train.log  figures/
+config.yaml        the whole resolved config, frozen
+manifest.json      status, command, seed, commit, versions, data fingerprint, times
+metrics.json       the final numbers, flat
+checkpoints/       best.ckpt and last.ckpt: tensors and plain values only
+tensorboard/  metrics.csv  train.log  figures/
 """
 
 import importlib.metadata
@@ -62,7 +62,8 @@ class Run:
             choices=choices,
             seed=config.seed,
             **_commit(),
-            versions={name: importlib.metadata.version(name) for name in _PACKAGES} | {"python": platform.python_version()},
+            versions={name: importlib.metadata.version(name) for name in _PACKAGES}
+            | {"python": platform.python_version()},
             host=platform.node(),
             started=_now(),
         )
@@ -112,13 +113,17 @@ class Run:
 
         path = self.checkpoint(which)
         if not path.is_file():
-            raise UserError(f"{path} does not exist: the run saved nothing yet (checkpoint=best or checkpoint=last)")
+            raise UserError(
+                f"{path} does not exist: the run saved nothing yet (checkpoint=best or checkpoint=last)"
+            )
         model = build.model(self.config)
         try:
             model.load_state_dict(torch.load(path, map_location="cpu", weights_only=True)["state_dict"])
         except Exception as error:
             reason = (str(error).splitlines() or [type(error).__name__])[0]
-            raise UserError(f"{path} is broken or of another model ({reason}): try checkpoint=last") from error
+            raise UserError(
+                f"{path} is broken or of another model ({reason}): try checkpoint=last"
+            ) from error
         return model.eval()
 
 

@@ -25,6 +25,7 @@ def launch(run: Run, processes: int) -> None:
 
     Raises UserError with a rank's own mistake, or where one died. No process is left behind.
     """
+    from torch.distributed.elastic.multiprocessing.api import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
@@ -42,6 +43,8 @@ def launch(run: Run, processes: int) -> None:
     mistake = run.folder / _MISTAKE
     try:
         elastic_launch(config, sys.executable)("-m", "autoencoders", "worker", str(run.folder), *run.trust)
+    except SignalException as error:
+        sys.exit(128 + error.sigval)
     except ChildFailedError as error:
         rank, failure = error.get_first_failure()
         if mistake.exists():

@@ -25,7 +25,13 @@ class Pictures(Callback):
 
     @torch.no_grad()
     def on_validation_batch_end(
-        self, trainer: Trainer, pl_module: Any, outputs: Any, batch: Batch, batch_idx: int, dataloader_idx: int = 0
+        self,
+        trainer: Trainer,
+        pl_module: Any,
+        outputs: Any,
+        batch: Batch,
+        batch_idx: int,
+        dataloader_idx: int = 0,
     ) -> None:
         due = trainer.current_epoch % self.every_n_epochs == self.every_n_epochs - 1
         last = trainer.current_epoch + 1 == trainer.max_epochs
@@ -54,5 +60,3 @@ class Pictures(Callback):
                 logger.log_image(name, [picture], step=trainer.global_step)
             elif isinstance(logger, MLFlowLogger):
                 logger.experiment.log_image(logger.run_id, picture, key=name, step=trainer.global_step)
-
-

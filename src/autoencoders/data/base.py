@@ -167,7 +167,9 @@ class Images(LightningDataModule):
         n = len(official[True][1])
         val = round(self.val_size * n) if self.val_size < 1 else int(self.val_size)
         if not 0 < val < n:
-            raise UserError(f"data.val_size={self.val_size} must leave some, and not all, of the {n} training images")
+            raise UserError(
+                f"data.val_size={self.val_size} must leave some, and not all, of the {n} training images"
+            )
         shuffled = torch.randperm(n, generator=randomness.generator("cpu", "validation", self.split_seed))
         self.splits = {
             "train": (*official[True], shuffled[val:].sort().values),
@@ -232,7 +234,9 @@ class Images(LightningDataModule):
         if self.num_classes is None:
             self.num_classes = found
         elif found != self.num_classes:
-            raise UserError(f"data.num_classes={self.num_classes}, but {found} were read: type data.num_classes={found}")
+            raise UserError(
+                f"data.num_classes={self.num_classes}, but {found} were read: type data.num_classes={found}"
+            )
 
 
 def fit(images: Tensor, shape: tuple[int, int, int]) -> Tensor:

@@ -22,7 +22,7 @@ def from_torchvision(source: Any, root: str, train: bool) -> Any:
             return source(root, train=train, download=True)
         except (OSError, RuntimeError) as error:
             raise UserError(
-                f"{name} is not in {folder} and could not be downloaded ({str(error)[:60].strip()} …): "
+                f"{name} is not in {folder} and could not be downloaded ({str(error).splitlines()[0].rstrip(':')}): "
                 "type data.root=FOLDER with the folder where it lies, or go online once"
             ) from error
     except (ValueError, AssertionError, RuntimeError, EOFError) as error:

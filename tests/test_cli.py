@@ -1,0 +1,162 @@
+"""The command line: what is heavy stays away, and a mistake gets one line."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+from conftest import names
+
+from autoencoders import cli
+from autoencoders.compose import configs
+
+
+def ae(*words: str, traceback: str = "0", **options) -> subprocess.CompletedProcess:
+    command = [sys.executable, "-m", "autoencoders", *words]
+    env = os.environ | {"HYDRA_FULL_ERROR": traceback}
+    return subprocess.run(command, capture_output=True, text=True, env=env, **options)
+
+
+def test_help_imports_nothing_heavy():
+    code = (
+        "import sys; sys.argv = ['ae', '--help']\n"
+        "from autoencoders.cli import main; main()\n"
+        "heavy = {'torch', 'lightning', 'hydra', 'omegaconf', 'numpy', 'rich'} & set(sys.modules)\n"
+        "assert not heavy, heavy\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "ae train" in done.stdout
+    assert all(f"ae {verb}" in done.stdout for verb in cli.TASKS)
+
+
+def test_a_verb_explains_itself():
+    done = ae("train", "--help")
+    assert done.returncode == 0
+    for group in ("model", "net", "data", "noise"):
+        assert f"{group}: {', '.join([*(['base'] if group == 'data' else []), *names(group)])}" in done.stdout
+
+
+@pytest.fixture
+def run_ae(monkeypatch, tmp_path, capsys):
+    """`ae` in this process, in an empty folder: exit code and what stands on stderr."""
+    monkeypatch.chdir(tmp_path)
+
+    def call(*words: str) -> tuple[int, str]:
+        monkeypatch.setattr(sys, "argv", ["ae", *words])
+        try:
+            cli.main()
+        except SystemExit as stop:
+            if isinstance(stop.code, str):
+                return 1, stop.code
+            return int(stop.code or 0), capsys.readouterr().err
+        return 0, capsys.readouterr().err
+
+    return call
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        ("trian", "no verb 'trian', did you mean 'train'?"),
+        ("train model.latnt_dim=3", "no key 'model.latnt_dim', did you mean 'model.latent_dim'?"),
+        ("train modle=ae", "no key 'modle', did you mean 'model'?"),
+        (
+            "train trainer.max_epoch=3 model=ae",
+            "no key 'trainer.max_epoch', did you mean 'trainer.max_epochs'?",
+        ),
+        ("train model=vaee", "no model 'vaee', did you mean 'vae'? (there are ae,"),
+        ("train data=mnst", "no data 'mnst', did you mean 'mnist'?"),
+        ("train --multrun", "no flag '--multrun', did you mean '--multirun'?"),
+        ("train model.latent_dim=0", "model.latent_dim must be at least 1, got 0"),
+        ("train data.loader=fast", "data.loader=fast is none of resident, stream"),
+        ("train data.binarize=yes", "data.binarize=yes is none of none, dynamic, static, threshold"),
+        ("train data.shape=[1,7,8]", "data.shape=[1, 7, 8] does not fit images of [1, 8, 8]"),
+        ("train data.val_size=1437", "data.val_size=1437 must leave some"),
+        ("train net.activation=Relu", "torch.nn has no activation 'Relu', did you mean 'ReLU'?"),
+        ("train noise=masking noise.p=2", "noise.p is a share between 0 and 1, got 2"),
+        ("train +model.foo=1", "unexpected keyword argument 'foo'"),
+        ("train data=folder data.root=nowhere", "data.root=nowhere is no folder"),
+        ("train trainer=gpu", "gpu"),
+        ("train trainer.devices=many", "trainer.devices=many is neither"),
+        ("train model._target_=os.system", "_target_: os.system is not trusted"),
+        ("evaluate", "run is missing: type run="),
+        ("evaluate run=nowhere", "nowhere is no run folder"),
+    ],
+)
+def test_a_mistake_gets_one_line(run_ae, words, expected):
+    if words == "train trainer=gpu" and torch.cuda.is_available():
+        pytest.skip("there is a GPU")
+    code, line = run_ae(*words.split())
+    assert code == 1
+    assert line.startswith("ae: ")
+    assert expected in line
+    assert "\n" not in line.strip()
+
+
+def test_one_line_in_a_real_process(tmp_path):
+    done = ae("train", "model=vea", cwd=tmp_path)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.count("\n") == 1
+    full = ae("train", "model=vea", cwd=tmp_path, traceback="1")
+    assert full.returncode == 1
+    assert "Traceback" in full.stderr
+
+
+def test_logs_that_cannot_be_written(run_ae, tmp_path):
+    (tmp_path / "logs").write_text("in the way")
+    code, line = run_ae("train")
+    assert code == 1
+    assert "logs/vae_digits" in line
+    assert (tmp_path / "logs").read_text() == "in the way"
+
+
+def test_train_then_evaluate_from_the_command_line(run_ae, tmp_path, capsys):
+    assert run_ae("train", "trainer.max_epochs=1", "model=ae") == (0, "")
+    (folder,) = (tmp_path / "logs" / "ae_digits").iterdir()
+    before = (folder / "metrics.json").read_bytes()
+    assert run_ae("evaluate", f"run={folder}") == (0, "")
+    assert (folder / "metrics.json").read_bytes() == before
+
+
+def test_flags_may_stand_anywhere_and_a_sweep_goes_on_after_a_failure(run_ae, tmp_path, capsys):
+    code, line = run_ae(
+        "train", "trainer.max_epochs=1", "-m", "name=s", "model.latent_dim=2,0,3", "~callbacks.pictures"
+    )
+    assert code == 1
+    assert "latent_dim must be at least 1" in line
+    folders = {path.name for path in (tmp_path / "logs" / "s").iterdir() if path.is_dir()}
+    done = {name for name in folders if (tmp_path / "logs" / "s" / name / "metrics.json").exists()}
+    assert len(folders) == 3
+    assert len(done) == 2
+
+
+def test_a_users_own_variant_needs_no_fork(run_ae, tmp_path):
+    """One file, one yaml, one line: `--config-dir` and `trust`."""
+    (tmp_path / "my_models.py").write_text(
+        "from autoencoders.models.ae import AE\n\n\n"
+        "class Scaled(AE):\n"
+        "    def __init__(self, net, reconstruction, latent_dim, scale):\n"
+        "        super().__init__(net, reconstruction, latent_dim)\n"
+        "        self.scale = scale\n\n"
+        "    def loss(self, seen, x, y):\n"
+        "        return {k: self.scale * v for k, v in super().loss(seen, x, y).items()}\n"
+    )
+    mine = tmp_path / "mine" / "model"
+    mine.mkdir(parents=True)
+    (mine / "scaled.yaml").write_text("_target_: my_models.Scaled\nlatent_dim: 4\nscale: 2.0\n")
+    words = ("train", "--config-dir", str(tmp_path / "mine"), "model=scaled", "trainer.max_epochs=1")
+    code, line = run_ae(*words)
+    assert code == 1
+    assert "type trust=[my_models]" in line
+    assert run_ae(*words, "trust=[my_models]")[0] == 0
+    folder = max((tmp_path / "logs" / "scaled_digits").iterdir(), key=lambda path: path.stat().st_mtime)
+    code, line = run_ae("evaluate", f"run={folder}")
+    assert code == 1, "a folder brings no trust with it"
+    assert "not trusted" in line
+    assert run_ae("evaluate", f"run={folder}", "trust=[my_models]")[0] == 0
+
+
+def test_the_configs_are_where_the_program_looks():
+    assert (configs() / "train.yaml").is_file()

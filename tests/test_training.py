@@ -1,0 +1,238 @@
+"""Training against a hand-written loop, against itself, and in several processes."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+from conftest import Probe, names, trained
+
+from autoencoders import build, randomness
+from autoencoders.compose import compose
+from autoencoders.errors import UserError
+from autoencoders.run import Run, load
+from autoencoders.train import fit
+
+
+def fitted(folder, *overrides):
+    """A run that is only fitted: its weights, and its loss at every step."""
+    run = Run.create(folder, *compose("train", overrides))
+    probe = Probe()
+    trainer = fit(run, callbacks=[probe])
+    return trainer.lightning_module, probe.losses
+
+
+def equal(a, b) -> bool:
+    return all(torch.equal(p, q) for p, q in zip(a.parameters(), b.parameters(), strict=True))
+
+
+@pytest.mark.parametrize("name", names("model"))
+def test_training_is_a_hand_written_loop_bit_for_bit(name, tmp_path):
+    overrides = [f"model={name}", "noise=gaussian", "trainer.max_epochs=2", "seed=3", "data.batch_size=100"]
+    by_template, losses = fitted(tmp_path / "run", *overrides)
+
+    config, _ = compose("train", overrides)
+    model, data = build.model(config), build.data(config)
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-3, fused=True)
+    loader, expected = data.batches("train"), []
+    for epoch in range(2):
+        loader.batch_sampler.set_epoch(epoch)
+        for step, (seen, x, y, _) in enumerate(loader):
+            randomness.seed(torch.device("cpu"), "train", 3, epoch, step, 0)
+            loss = model.loss(seen, x, y)["loss"]
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            expected.append(float(loss))
+    assert losses == expected
+    assert equal(model, by_template)
+
+
+def test_nothing_depends_on_what_was_drawn_before(tmp_path):
+    """Validation, pictures, loggers and workers in between change no weight; the seed does, 0 like any other."""
+    base = ("trainer.max_epochs=2", "noise=gaussian")
+    reference, _ = fitted(tmp_path / "a", *base)
+    variants = {
+        "b": ("+trainer.limit_val_batches=0", "~callbacks.pictures", "~callbacks.checkpoint"),
+        "c": ("data.loader=stream", "data.num_workers=2"),
+    }
+    for name, overrides in variants.items():
+        assert equal(reference, fitted(tmp_path / name, *base, *overrides)[0]), name
+    assert not equal(reference, fitted(tmp_path / "d", *base, "seed=1")[0])
+
+
+def test_a_broken_loss_stops_the_run_and_is_named(tmp_path):
+    with pytest.raises(UserError, match=r"train/\w+ became (nan|inf) at step \d+ of epoch 0") as error:
+        trained(tmp_path / "run", "optimizer.lr=1e38")
+    assert "train/loss" not in str(error.value), "the term that broke it is named, not the sum"
+    run = Run(tmp_path / "run")
+    assert run.manifest["status"] == "failed"
+    assert run.manifest["error"] == str(error.value)
+    assert not run.checkpoint("best").exists()
+
+
+def test_the_broken_step_is_the_one_that_is_named(tmp_path, monkeypatch):
+    from autoencoders.models.vae import VAE
+
+    original = VAE.loss
+
+    def loss(self, seen, x, y):
+        terms = original(self, seen, x, y)
+        if self.training and self.global_step == 13:
+            terms["kl"] = terms["kl"] * float("nan")
+            terms["loss"] = terms["loss"] + terms["kl"]
+        return terms
+
+    monkeypatch.setattr(VAE, "loss", loss)
+    with pytest.raises(UserError, match="train/kl became nan at step 3 of epoch 1"):
+        fitted(tmp_path / "run")  # ten steps an epoch
+
+
+@pytest.mark.parametrize("name", names("optimizer"))
+def test_every_optimizer_lowers_the_loss(name, tmp_path):
+    _, losses = fitted(tmp_path / "run", f"optimizer={name}", "model=ae", "trainer.max_epochs=3")
+    assert losses[-1] < losses[0]
+
+
+@pytest.mark.parametrize("name", names("scheduler"))
+def test_every_scheduler_moves_the_rate_as_it_says(name, tmp_path):
+    overrides = {
+        "multistep": ["scheduler.milestones=[1]"],
+        "plateau": ["scheduler.patience=0", "optimizer.lr=0.0"],
+    }
+    more = overrides.get(name, [])
+    model, _ = fitted(tmp_path / "run", f"scheduler={name}", "trainer.max_epochs=4", "model=ae", *more)
+    rate = model.trainer.optimizers[0].param_groups[0]["lr"]
+    assert rate == pytest.approx(
+        {"none": 1e-3, "multistep": 1e-4, "cosine": 0.0, "plateau": 0.0}[name], abs=1e-9
+    )
+
+
+def test_clipping_and_accumulation_are_the_trainers(tmp_path):
+    model, losses = fitted(
+        tmp_path / "run",
+        "trainer.accumulate_grad_batches=5",
+        "trainer.gradient_clip_val=0.1",
+        "trainer.max_epochs=1",
+    )
+    assert len(losses) == 10
+    assert model.trainer.global_step == 2
+
+
+def test_early_stopping(tmp_path):
+    more = ("callbacks=[default,early_stopping]", "callbacks.early_stopping.patience=2", "optimizer.lr=0.0")
+    run = trained(tmp_path / "run", *more)
+    log = (run.folder / "train.log").read_text()
+    assert "epoch 3/" in log
+    assert "epoch 4/" not in log
+
+
+def test_averaged_weights_are_what_is_saved_and_evaluated(tmp_path):
+    """The average is that of a hand-written loop over the weights of every step."""
+    overrides = ("callbacks=[default,ema]", "callbacks.ema.decay=0.9", "trainer.max_epochs=1", "model=ae")
+    run = trained(tmp_path / "run", *overrides)
+
+    config, _ = compose("train", overrides)
+    model, data = build.model(config), build.data(config)
+    optimizer = model.optimizer(model.parameters())
+    average: list[torch.Tensor] = []
+    for seen, x, y, _ in data.batches("train"):
+        optimizer.zero_grad()
+        model.loss(seen, x, y)["loss"].backward()
+        optimizer.step()
+        now = [p.detach().clone() for p in model.parameters()]
+        average = [0.9 * a + 0.1 * b for a, b in zip(average, now, strict=True)] if average else now
+    for saved, expected in zip(load(run.folder, "last").parameters(), average, strict=True):
+        torch.testing.assert_close(saved, expected, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("preset", ["debug", "overfit", "profile"])
+def test_presets_to_look_for_mistakes(preset, tmp_path, capsys):
+    run = trained(
+        tmp_path / "run", f"trainer={preset}", *(["trainer.max_epochs=2"] if preset == "overfit" else [])
+    )
+    assert run.manifest["status"] == "done"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("callbacks", ["default", "default,ema"])
+def test_two_processes_are_one(tmp_path, callbacks):
+    """The same global batches, uneven shares too: the same losses, and every image evaluated once."""
+    overrides = [
+        "model=ae",
+        "trainer.max_epochs=3",
+        "data.batch_size=101",
+        f"callbacks=[{callbacks}]",
+        "data.val_size=179",
+    ]
+    one, two = (trained(tmp_path / kind, *overrides, f"trainer={kind}") for kind in ("cpu", "ddp_cpu"))
+
+    def curve(run):
+        lines = (run.folder / "metrics.csv").read_text().splitlines()
+        keys = lines[0].split(",")
+        rows = [dict(zip(keys, line.split(","), strict=True)) for line in lines[1:]]
+        return [float(row[key]) for key in ("train/loss", "val/loss") for row in rows if row.get(key)]
+
+    assert len(curve(one)) == 6
+    assert curve(two) == pytest.approx(curve(one), rel=1e-5)
+    assert two.metrics["test/images"] == 360
+    assert two.metrics == pytest.approx(one.metrics, rel=1e-4)
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+def _workers(folder) -> list[int]:
+    listed = subprocess.run(
+        ["ps", "-ww", "-eo", "pid,args"], capture_output=True, text=True, check=True
+    ).stdout
+    return [int(line.split()[0]) for line in listed.splitlines() if f"autoencoders worker {folder}" in line]
+
+
+def _gone(folder, seconds: float) -> bool:
+    end = time.time() + seconds
+    while time.time() < end and _workers(folder):
+        time.sleep(0.2)
+    return not _workers(folder)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("victim", ["rank", "parent", "terminated"])
+def test_no_process_is_left_behind(tmp_path, victim):
+    command = [sys.executable, "-m", "autoencoders", "train", "trainer=ddp_cpu", "trainer.max_epochs=100000"]
+    command += ["name=ddp", f"log_dir={tmp_path}", "~callbacks.pictures"]
+    parent = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    try:
+        assert parent.stdout is not None
+        for line in parent.stdout:
+            if line.startswith("epoch"):
+                break
+        folder = next((tmp_path / "ddp").iterdir())
+        ranks = _workers(folder)
+        assert len(ranks) == 2
+        if victim == "rank":
+            os.kill(ranks[1], signal.SIGKILL)
+        else:
+            parent.send_signal(signal.SIGKILL if victim == "parent" else signal.SIGTERM)
+        parent.communicate(timeout=60)
+        assert _gone(folder, 20)
+        assert parent.returncode != 0
+        if victim != "parent":
+            assert Run(folder).manifest["status"] == {"rank": "failed", "terminated": "interrupted"}[victim]
+    finally:
+        parent.kill()
+
+
+@pytest.mark.slow
+@pytest.mark.real_data
+@pytest.mark.parametrize(("name", "key", "limit"), [("ae", "test/mse", 0.016), ("vae", "test/loss", 125.0)])
+def test_mnist_is_learnt(name, key, limit, mnist_root, tmp_path):
+    reconstruction = {"ae": "mse", "vae": "bce"}[name]
+    run = trained(
+        tmp_path / "run",
+        *("data=mnist", f"data.root={mnist_root}", f"model={name}", f"reconstruction={reconstruction}"),
+        "trainer.max_epochs=2",
+    )
+    assert run.metrics[key] < limit
+    assert run.metrics["test/images"] == 10_000
