@@ -43,9 +43,7 @@ class Clock(Callback):
     def on_train_epoch_start(self, *_: Any) -> None:
         self.start = now(self.device)
 
-    def on_train_batch_end(
-        self, trainer: Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
+    def on_train_batch_end(self, trainer: Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         if trainer.is_last_batch:
             self.seconds = now(self.device) - self.start
 
@@ -66,7 +64,7 @@ def hand(config: DictConfig, data: Images, device: torch.device) -> float:
         order = torch.randperm(len(x_all), device=device)
         for index in order.split(data.batch_size):
             x = x_all[index].float().div_(255)
-            loss = model.reconstruction.error(model.decoder(model.encoder(x)), x).mean()
+            loss = model.loss(x, x, x)["loss"]
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
@@ -106,7 +104,7 @@ class Module(LightningModule):
 
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
         x, _ = batch
-        loss = self.model.reconstruction.error(self.model.decoder(self.model.encoder(x)), x).mean()
+        loss = self.model.loss(x, x, x)["loss"]
         self.train_loss(loss)
         self.log("train/loss", self.train_loss, on_step=False, on_epoch=True, prog_bar=True)
         return loss
@@ -134,9 +132,7 @@ def template(config: DictConfig, data: Images, device: torch.device) -> float:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("overrides", nargs="*", help="as for `ae train`; the model is always ae")
     arguments = parser.parse_intermixed_args()
@@ -156,16 +152,10 @@ def main() -> None:
     for _ in range(arguments.rounds):
         for name, loop in loops.items():
             rates[name].append(images / loop())
-    hardware = (
-        torch.cuda.get_device_name() if device.type == "cuda" else f"{torch.get_num_threads()} CPU threads"
-    )
-    print(
-        f"{images} images, batch {data.batch_size}, {hardware}, torch {torch.__version__}, {arguments.rounds} rounds"
-    )
+    hardware = torch.cuda.get_device_name() if device.type == "cuda" else f"{torch.get_num_threads()} CPU threads"
+    print(f"{images} images, batch {data.batch_size}, {hardware}, torch {torch.__version__}, {arguments.rounds} rounds")
     for name, values in rates.items():
-        print(
-            f"{name:9s} {statistics.median(values):10,.0f} images/s   {min(values):10,.0f} … {max(values):,.0f}"
-        )
+        print(f"{name:9s} {statistics.median(values):10,.0f} images/s   {min(values):10,.0f} … {max(values):,.0f}")
     for other in ("hand", "template"):
         ratios = [a / b for a, b in zip(rates["ae"], rates[other], strict=True)]
         print(f"ae/{other:9s} {statistics.median(ratios):.2f}   {min(ratios):.2f} … {max(ratios):.2f}")

@@ -45,9 +45,7 @@ def test_a_config_is_named_after_its_class(group, module):
     classes = {
         name: cls
         for name, cls in vars(module).items()
-        if inspect.isclass(cls)
-        and cls.__module__ == module.__name__
-        and not getattr(cls, "_is_protocol", False)
+        if inspect.isclass(cls) and cls.__module__ == module.__name__ and not getattr(cls, "_is_protocol", False)
     }
     assert sorted(classes, key=str.lower) == sorted(
         (target(group, name).rpartition(".")[2] for name in names(group)), key=str.lower

@@ -84,10 +84,7 @@ def test_an_epoch_is_a_permutation_that_depends_on_seed_and_epoch():
 
 
 def test_noise_is_fixed_in_evaluation_and_fresh_in_training():
-    a, b = (
-        data("noise=gaussian", f"seed={seed}", f"data.batch_size={size}")
-        for seed, size in ((0, 16), (1, 128))
-    )
+    a, b = (data("noise=gaussian", f"seed={seed}", f"data.batch_size={size}") for seed, size in ((0, 16), (1, 128)))
     for split in ("val", "test"):
         assert same(everything(a.batches(split)), everything(b.batches(split)))
     loader = a.batches("train")
@@ -96,8 +93,7 @@ def test_noise_is_fixed_in_evaluation_and_fresh_in_training():
     second = everything(loader)
     added = {tuple(x.tolist()): s - x for s, x in zip(first.seen.flatten(1), first.x.flatten(1), strict=True)}
     again = [
-        added[tuple(x.tolist())] - (s - x)
-        for s, x in zip(second.seen.flatten(1), second.x.flatten(1), strict=True)
+        added[tuple(x.tolist())] - (s - x) for s, x in zip(second.seen.flatten(1), second.x.flatten(1), strict=True)
     ]
     assert min(float(d.abs().max()) for d in again) > 0.01
 
@@ -248,7 +244,5 @@ def test_the_real_mnist(mnist_root):
     it = data("data=mnist", f"data.root={mnist_root}")
     assert [it.size(split) for split in ("train", "val", "test")] == [55_000, 5_000, 10_000]
     both = torch.cat([everything(it.batches(split)).x for split in ("train", "val")])
-    assert float(both.mean()) == pytest.approx(
-        0.1307, abs=1e-4
-    )  # the constants that everybody normalises with
+    assert float(both.mean()) == pytest.approx(0.1307, abs=1e-4)  # the constants that everybody normalises with
     assert float(both.std()) == pytest.approx(0.3081, abs=1e-4)

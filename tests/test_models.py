@@ -62,9 +62,7 @@ def test_every_noise_and_reconstruction(name, noise, reconstruction):
 @pytest.mark.parametrize("name", names("model"))
 def test_a_loss_is_one_function_in_every_split(name, monkeypatch):
     built, (x, y) = small(name, "mlp", "digits"), batch("digits")
-    monkeypatch.setattr(
-        randomness, "seed", lambda *place: torch.manual_seed(3)
-    )  # the splits draw from other places
+    monkeypatch.setattr(randomness, "seed", lambda *place: torch.manual_seed(3))  # the splits draw from other places
     train = built.train().training_step(Batch(x, x, y), 0)["terms"]
     for step in (built.validation_step, built.test_step):
         other = built.eval() and step(Batch(x, x, y), 0)["terms"]

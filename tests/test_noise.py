@@ -100,9 +100,7 @@ def test_motion_blur_smears_a_point_along_a_line():
     torch.testing.assert_close(noise.MotionBlur(1)(x, g()), x)
 
 
-@pytest.mark.parametrize(
-    ("cls", "value"), [(noise.Masking, 1.5), (noise.SaltPepper, -0.1), (noise.Dropout, 1.0)]
-)
+@pytest.mark.parametrize(("cls", "value"), [(noise.Masking, 1.5), (noise.SaltPepper, -0.1), (noise.Dropout, 1.0)])
 def test_a_share_is_a_share(cls, value):
     with pytest.raises(ValueError, match="noise.p"):
         cls(value)

@@ -88,7 +88,7 @@ def test_the_broken_step_is_the_one_that_is_named(tmp_path, monkeypatch):
 
     monkeypatch.setattr(VAE, "loss", loss)
     with pytest.raises(UserError, match="train/kl became nan at step 3 of epoch 1"):
-        fitted(tmp_path / "run")  # ten steps an epoch
+        fitted(tmp_path / "run", "data.batch_size=128")  # ten steps an epoch
 
 
 @pytest.mark.parametrize("name", names("optimizer"))
@@ -106,15 +106,13 @@ def test_every_scheduler_moves_the_rate_as_it_says(name, tmp_path):
     more = overrides.get(name, [])
     model, _ = fitted(tmp_path / "run", f"scheduler={name}", "trainer.max_epochs=4", "model=ae", *more)
     rate = model.trainer.optimizers[0].param_groups[0]["lr"]
-    assert rate == pytest.approx(
-        {"none": 1e-3, "multistep": 1e-4, "cosine": 0.0, "plateau": 0.0}[name], abs=1e-9
-    )
+    assert rate == pytest.approx({"none": 1e-3, "multistep": 1e-4, "cosine": 0.0, "plateau": 0.0}[name], abs=1e-9)
 
 
 def test_clipping_and_accumulation_are_the_trainers(tmp_path):
     model, losses = fitted(
         tmp_path / "run",
-        "trainer.accumulate_grad_batches=5",
+        "data.batch_size=128", "trainer.accumulate_grad_batches=5",
         "trainer.gradient_clip_val=0.1",
         "trainer.max_epochs=1",
     )
@@ -151,9 +149,7 @@ def test_averaged_weights_are_what_is_saved_and_evaluated(tmp_path):
 
 @pytest.mark.parametrize("preset", ["debug", "overfit", "profile"])
 def test_presets_to_look_for_mistakes(preset, tmp_path, capsys):
-    run = trained(
-        tmp_path / "run", f"trainer={preset}", *(["trainer.max_epochs=2"] if preset == "overfit" else [])
-    )
+    run = trained(tmp_path / "run", f"trainer={preset}", *(["trainer.max_epochs=2"] if preset == "overfit" else []))
     assert run.manifest["status"] == "done"
 
 
@@ -184,9 +180,7 @@ def test_two_processes_are_one(tmp_path, callbacks):
 
 
 def _workers(folder) -> list[int]:
-    listed = subprocess.run(
-        ["ps", "-ww", "-eo", "pid,args"], capture_output=True, text=True, check=True
-    ).stdout
+    listed = subprocess.run(["ps", "-ww", "-eo", "pid,args"], capture_output=True, text=True, check=True).stdout
     return [int(line.split()[0]) for line in listed.splitlines() if f"autoencoders worker {folder}" in line]
 
 

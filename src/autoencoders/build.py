@@ -83,7 +83,7 @@ def build(config: DictConfig | None, trust: Sequence[str] = (), **more: Any) -> 
     """
     if config is None:
         return None
-    plain = OmegaConf.to_container(config, resolve=True)
+    plain: Any = OmegaConf.to_container(config, resolve=True)
     for target in _targets(plain):
         _check(target, trust)
     try:
@@ -129,7 +129,5 @@ def _check(target: str, trust: Sequence[str]) -> None:
     except Exception as error:
         raise UserError(f"_target_: {target} cannot be imported ({error.__cause__ or error})") from error
     # `autoencoders.run.os.system` begins well, but was defined elsewhere.
-    if not callable(found) or not inside(
-        f"{getattr(found, '__module__', '')}.{getattr(found, '__qualname__', '')}"
-    ):
+    if not callable(found) or not inside(f"{getattr(found, '__module__', '')}.{getattr(found, '__qualname__', '')}"):
         raise UserError(problem)

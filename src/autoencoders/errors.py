@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterable, Iterator
 from difflib import get_close_matches
+from pathlib import Path
 
 
 class UserError(Exception):
@@ -37,10 +38,8 @@ def explain(error: Exception, verb: str, words: list[str]) -> str | None:
             key = error.full_key
             return f"{key} is missing: type {key}=…"
         case hydra.HydraException() | OmegaConfBaseException():
-            return text.removesuffix(
-                " See https://hydra.cc/docs/1.2/advanced/override_grammar/basic for details"
-            )
-        case OSError(strerror=str(), filename=filename) if filename is not None:
+            return text.removesuffix(" See https://hydra.cc/docs/1.2/advanced/override_grammar/basic for details")
+        case OSError(strerror=str(), filename=str() | Path() as filename):
             return f"{filename}: {error.strerror}"
         case OSError():
             return text
@@ -57,10 +56,10 @@ def _known_keys(verb: str, words: list[str]) -> list[str]:
 
     def keys(config: DictConfig, prefix: str = "") -> Iterator[str]:
         for name in config:
-            yield f"{prefix}{name}"
+            yield f"{prefix}{name!s}"
             value = config._get_node(name)
             if isinstance(value, DictConfig) and not value._is_none() and not value._is_interpolation():
-                yield from keys(value, f"{prefix}{name}.")
+                yield from keys(value, f"{prefix}{name!s}.")
 
     try:
         config, _ = compose(verb, [word for word in words if "=" in word])

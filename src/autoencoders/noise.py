@@ -174,10 +174,6 @@ class MotionBlur:
         kernel = torch.zeros(batch, size * size, device=x.device, dtype=x.dtype)
         kernel.scatter_add_(1, row * size + column, torch.full_like(row, 1 / self.length, dtype=x.dtype))
         # One group an image and channel: each image is convolved with its own line.
-        kernel = (
-            kernel.view(batch, 1, 1, size, size).expand(-1, channels, -1, -1, -1).reshape(-1, 1, size, size)
-        )
-        padded = F.pad(x, (reach,) * 4, mode="replicate").reshape(
-            1, -1, height + 2 * reach, width + 2 * reach
-        )
+        kernel = kernel.view(batch, 1, 1, size, size).expand(-1, channels, -1, -1, -1).reshape(-1, 1, size, size)
+        padded = F.pad(x, (reach,) * 4, mode="replicate").reshape(1, -1, height + 2 * reach, width + 2 * reach)
         return F.conv2d(padded, kernel, groups=batch * channels).view_as(x)

@@ -113,17 +113,13 @@ class Run:
 
         path = self.checkpoint(which)
         if not path.is_file():
-            raise UserError(
-                f"{path} does not exist: the run saved nothing yet (checkpoint=best or checkpoint=last)"
-            )
+            raise UserError(f"{path} does not exist: the run saved nothing yet (checkpoint=best or checkpoint=last)")
         model = build.model(self.config)
         try:
             model.load_state_dict(torch.load(path, map_location="cpu", weights_only=True)["state_dict"])
         except Exception as error:
             reason = (str(error).splitlines() or [type(error).__name__])[0]
-            raise UserError(
-                f"{path} is broken or of another model ({reason}): try checkpoint=last"
-            ) from error
+            raise UserError(f"{path} is broken or of another model ({reason}): try checkpoint=last") from error
         return model.eval()
 
 

@@ -68,6 +68,4 @@ class Cyclic:
     rise: float
 
     def __call__(self, step: int) -> float:
-        return self.start + (self.end - self.start) * min(
-            (step % self.period) / (self.period * self.rise), 1.0
-        )
+        return self.start + (self.end - self.start) * min((step % self.period) / (self.period * self.rise), 1.0)

@@ -60,9 +60,7 @@ def _train(run: Run) -> float:
     if run.checkpoint("best").exists():
         metrics = evaluate(run, ("val", "test"), data=data)
     else:
-        log.info(
-            "no checkpoint was saved, so these are the numbers of the last step, and there are none of the test"
-        )
+        log.info("no checkpoint was saved, so these are the numbers of the last step, and there are none of the test")
     run.add_metrics(metrics)
     for logger in build.loggers(config):
         if isinstance(logger, TensorBoardLogger):  # shows hyperparameters only beside the numbers they led to
@@ -97,9 +95,7 @@ def count_processes(trainer: DictConfig) -> int:
     try:
         return int(devices)
     except ValueError as error:
-        raise UserError(
-            f"trainer.devices={devices} is neither a number, a list of numbers, nor auto"
-        ) from error
+        raise UserError(f"trainer.devices={devices} is neither a number, a list of numbers, nor auto") from error
 
 
 def _announce(run: Run, data: Images, model: Autoencoder) -> None:
@@ -108,9 +104,7 @@ def _announce(run: Run, data: Images, model: Autoencoder) -> None:
     log.info(
         "model   %s of %s, reconstruction %s: %s parameters",
         *(choice(group) for group in ("model", "net", "reconstruction")),
-        " + ".join(
-            f"{name} {sum(p.numel() for p in part.parameters()):,}" for name, part in model.named_children()
-        ),
+        " + ".join(f"{name} {sum(p.numel() for p in part.parameters()):,}" for name, part in model.named_children()),
     )
     log.info(
         "data    %s, noise %s: %s, %s classes, %s train / %s validation / %s test images",

@@ -44,12 +44,8 @@ class Sums:
 
     def _refuse(self, rows: Tensor) -> None:
         step = int((~rows.isfinite()).any(1).nonzero()[0])
-        broken = [
-            name for name, value in zip(self.names, rows[step].tolist(), strict=True) if value - value != 0
-        ]
-        term = next(
-            (name for name in broken if name != "loss"), "loss"
-        )  # the loss is broken because a term is
+        broken = [name for name, value in zip(self.names, rows[step].tolist(), strict=True) if value - value != 0]
+        term = next((name for name in broken if name != "loss"), "loss")  # the loss is broken because a term is
         raise UserError(
             f"{self.split}/{term} became {rows[step, self.names.index(term)].item()} at step {self.steps + step} of "
             f"epoch {self.epoch}: lower optimizer.lr, clip with trainer.gradient_clip_val=1, or look at the data"
@@ -92,7 +88,10 @@ class Averages(Callback):
     ) -> None:
         self.evaluation.add(outputs["terms"], batch)
 
-    on_test_batch_end = on_validation_batch_end
+    def on_test_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Batch, *_: int
+    ) -> None:
+        self.evaluation.add(outputs["terms"], batch)
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._log(trainer, pl_module, self.evaluation)
@@ -102,8 +101,6 @@ class Averages(Callback):
     def _log(self, trainer: Trainer, pl_module: LightningModule, sums: Sums) -> None:
         total: Any = trainer.strategy.reduce(sums.fold(), reduce_op="sum")
         means = (total[:-1] / total[-1]).tolist()
-        pl_module.log_dict(
-            {f"{sums.split}/{name}": mean for name, mean in zip(sums.names, means, strict=True)}
-        )
+        pl_module.log_dict({f"{sums.split}/{name}": mean for name, mean in zip(sums.names, means, strict=True)})
         if sums.split != "train":
             pl_module.log(f"{sums.split}/images", total[-1])

@@ -23,10 +23,6 @@ class Progress(RichProgressBar):
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         super().on_train_epoch_end(trainer, pl_module)
         wanted = ("train/loss", "val/loss", "val/mse")
-        values = [
-            f"{name} {trainer.callback_metrics[name]:.5g}"
-            for name in wanted
-            if name in trainer.callback_metrics
-        ]
+        values = [f"{name} {trainer.callback_metrics[name]:.5g}" for name in wanted if name in trainer.callback_metrics]
         epochs = f"{trainer.current_epoch + 1}/{trainer.max_epochs}"
         log.info("epoch %s  %s  %.1f s", epochs, "  ".join(values), time.perf_counter() - self.started)

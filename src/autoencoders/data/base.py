@@ -167,9 +167,7 @@ class Images(LightningDataModule):
         n = len(official[True][1])
         val = round(self.val_size * n) if self.val_size < 1 else int(self.val_size)
         if not 0 < val < n:
-            raise UserError(
-                f"data.val_size={self.val_size} must leave some, and not all, of the {n} training images"
-            )
+            raise UserError(f"data.val_size={self.val_size} must leave some, and not all, of the {n} training images")
         shuffled = torch.randperm(n, generator=randomness.generator("cpu", "validation", self.split_seed))
         self.splits = {
             "train": (*official[True], shuffled[val:].sort().values),
@@ -261,7 +259,7 @@ def fit(images: Tensor, shape: tuple[int, int, int]) -> Tensor:
 def fingerprint(pixels: Pixels, labels: Tensor, digest: Any) -> None:
     """Feed what identifies the data to a hash: all its bytes in memory, or what a source of files says of itself."""
     if isinstance(pixels, Tensor):
-        digest.update(memoryview(pixels.contiguous().numpy()).cast("B"))
+        digest.update(pixels.contiguous().numpy().data.cast("B"))
     else:
         digest.update(repr(pixels).encode())
     digest.update(labels.numpy().tobytes())

@@ -31,9 +31,7 @@ class Folder(Images):
     def read(self, train: bool) -> tuple[Pixels, Tensor]:
         root = Path(self.root).expanduser()
         if not root.is_dir():
-            raise UserError(
-                f"data.root={self.root} is no folder: type data.root=FOLDER with a folder of images"
-            )
+            raise UserError(f"data.root={self.root} is no folder: type data.root=FOLDER with a folder of images")
         given = (root / "train").is_dir() and (root / "test").is_dir()
         paths = sorted(self._images(root / ("train" if train else "test") if given else root))
         classes = sorted({self._class(path, root, given) for path in self._images(root)})
@@ -71,9 +69,7 @@ class Folder(Images):
 class Files:
     """Image files as uint8 (C, H, W), read when they are asked for."""
 
-    def __init__(
-        self, paths: Sequence[Path], shape: tuple[int, int, int], resize: bool, threshold: bool
-    ) -> None:
+    def __init__(self, paths: Sequence[Path], shape: tuple[int, int, int], resize: bool, threshold: bool) -> None:
         self.paths, self.shape, self.resize, self.threshold = paths, tuple(shape), resize, threshold
 
     def __len__(self) -> int:

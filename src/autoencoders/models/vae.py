@@ -27,7 +27,7 @@ class VAE(Autoencoder):
         self.decoder = net.decoder(latent_dim)  # z -> out
 
     def encode(self, x: Tensor, y: Tensor | None = None) -> Tensor:
-        mu, _ = self.encoder(x).chunk(2, dim=1)
+        mu: Tensor = self.encoder(x).chunk(2, dim=1)[0]
         return mu
 
     def decode(self, z: Tensor, y: Tensor | None = None) -> Tensor:
