@@ -21,15 +21,17 @@ def test_bce_stays_finite_where_probabilities_would_not():
 
 @pytest.mark.parametrize("sigma", [0.1, 1.0, 2.5])
 def test_mse_is_a_gaussian_up_to_its_constant(images, sigma):
-    out = images.flip(0)
-    expected = (Normal(out, sigma).log_prob(out) - Normal(out, sigma).log_prob(images)).flatten(1).sum(1)
-    torch.testing.assert_close(MSE(sigma).error(out, images), expected)
+    image = images.flip(0)
+    expected = (Normal(image, sigma).log_prob(image) - Normal(image, sigma).log_prob(images)).flatten(1).sum(1)
+    torch.testing.assert_close(MSE(sigma).error(image.logit(), images), expected)
+    torch.testing.assert_close(MSE(sigma).image(image.logit()), image)
 
 
 def test_mae_is_a_laplace_up_to_its_constant(images):
-    out = images.flip(0)
-    expected = (Laplace(out, 1.0).log_prob(out) - Laplace(out, 1.0).log_prob(images)).flatten(1).sum(1)
-    torch.testing.assert_close(MAE().error(out, images), expected)
+    image = images.flip(0)
+    expected = (Laplace(image, 1.0).log_prob(image) - Laplace(image, 1.0).log_prob(images)).flatten(1).sum(1)
+    torch.testing.assert_close(MAE().error(image.logit(), images), expected)
+    torch.testing.assert_close(MAE().image(image.logit()), image)
 
 
 def test_each_says_whether_it_is_a_likelihood():
