@@ -112,7 +112,8 @@ def test_every_scheduler_moves_the_rate_as_it_says(name, tmp_path):
 def test_clipping_and_accumulation_are_the_trainers(tmp_path):
     model, losses = fitted(
         tmp_path / "run",
-        "data.batch_size=128", "trainer.accumulate_grad_batches=5",
+        "data.batch_size=128",
+        "trainer.accumulate_grad_batches=5",
         "trainer.gradient_clip_val=0.1",
         "trainer.max_epochs=1",
     )

@@ -1,8 +1,8 @@
 """The reconstruction term: how a decoder's output becomes an image, and what its error is.
 
 `out` and `x` are (B, C, H, W); an error is a sum over the pixels and channels of one image, so (B,). All of them read
-`out` as logits: the image is s(out), s the sigmoid, which keeps it in [0, 1] and reaches black and white easily, and what
-the error measures is the image that is shown.
+`out` as logits: the image is s(out), s the sigmoid, which keeps it in [0, 1] and reaches black and white easily, and
+what the error measures is the image that is shown.
 """
 
 from dataclasses import dataclass
