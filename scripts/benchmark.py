@@ -158,7 +158,7 @@ def main() -> None:
         print(f"{name:9s} {statistics.median(values):10,.0f} images/s   {min(values):10,.0f} … {max(values):,.0f}")
     for other in ("hand", "template"):
         ratios = [a / b for a, b in zip(rates["ae"], rates[other], strict=True)]
-        print(f"ae/{other:9s} {statistics.median(ratios):.2f}   {min(ratios):.2f} … {max(ratios):.2f}")
+        print(f"ae/{other:9s} {statistics.median(ratios):.3f}   {min(ratios):.2f} … {max(ratios):.2f}")
 
 
 if __name__ == "__main__":

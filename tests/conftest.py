@@ -1,6 +1,5 @@
 """What the tests share: configs are composed as `ae` composes them, and groups are discovered, never listed."""
 
-import gzip
 import os
 import struct
 from pathlib import Path
@@ -59,9 +58,9 @@ def images() -> torch.Tensor:
     return torch.rand(6, 3, 12, 9, generator=torch.Generator().manual_seed(0))
 
 
-def write_idx(root: Path, train: int = 40, test: int = 20) -> Path:
+def write_idx(root: Path, name: str = "MNIST", train: int = 40, test: int = 20) -> Path:
     """Small files in MNIST's own format, with all ten classes."""
-    folder = root / "MNIST" / "raw"
+    folder = root / name / "raw"
     folder.mkdir(parents=True)
     g = torch.Generator().manual_seed(0)
     for split, n in (("train", train), ("t10k", test)):
@@ -71,9 +70,8 @@ def write_idx(root: Path, train: int = 40, test: int = 20) -> Path:
             f"{split}-images-idx3-ubyte": struct.pack(">IIII", 0x803, n, 28, 28) + pixels.numpy().tobytes(),
             f"{split}-labels-idx1-ubyte": struct.pack(">II", 0x801, n) + labels.numpy().tobytes(),
         }
-        for name, content in files.items():
-            (folder / name).write_bytes(content)
-            (folder / f"{name}.gz").write_bytes(gzip.compress(content))
+        for file, content in files.items():
+            (folder / file).write_bytes(content)
     return root
 
 

@@ -1,12 +1,15 @@
 """Splits, shapes, loaders, binarisation and mistakes, on the embedded digits and on small files made here."""
 
 import itertools
+import pickle
 
+import numpy as np
 import pytest
 import torch
 from conftest import data, names, write_idx
 from PIL import Image
 from sklearn.datasets import load_digits
+from torchvision.datasets import cifar
 
 from autoencoders.data.base import Batch, Order, fit
 from autoencoders.errors import UserError
@@ -160,14 +163,33 @@ def test_every_source_declares_a_shape_and_its_classes(name):
     assert config.net.shape == config.data.shape
 
 
-def test_mnist_is_read_from_its_files(tmp_path):
-    it = data("data=mnist", f"data.root={write_idx(tmp_path)}", "data.val_size=10", "data.shape=[1,32,32]")
+@pytest.mark.parametrize(("name", "folder"), [("mnist", "MNIST"), ("fashion_mnist", "FashionMNIST")])
+def test_mnist_is_read_from_its_files(tmp_path, name, folder):
+    root = write_idx(tmp_path, folder)
+    it = data(f"data={name}", f"data.root={root}", "data.val_size=10", "data.shape=[1,32,32]")
     assert [it.size(split) for split in ("train", "val", "test")] == [30, 10, 20]
     test = everything(it.batches("test"))
-    raw = (tmp_path / "MNIST/raw/t10k-images-idx3-ubyte").read_bytes()[16:]
+    raw = (root / folder / "raw/t10k-images-idx3-ubyte").read_bytes()[16:]
     pixels = torch.frombuffer(bytearray(raw), dtype=torch.uint8).view(20, 1, 28, 28)
     assert torch.equal(test.x[:, :, 2:-2, 2:-2], pixels / 255)
     assert test.y.tolist() == [i % 10 for i in range(20)]
+
+
+def test_cifar10_is_read_from_its_files(tmp_path, monkeypatch):
+    """Ten images in each of its pickled files; the real checksums are torchvision's to compare."""
+    monkeypatch.setattr(cifar, "check_integrity", lambda *_: True)
+    folder = tmp_path / "cifar-10-batches-py"
+    folder.mkdir()
+    rows = np.random.default_rng(0).integers(0, 256, (6, 10, 3072), dtype=np.uint8)
+    for i, name in enumerate([*(f"data_batch_{n}" for n in range(1, 6)), "test_batch"]):
+        (folder / name).write_bytes(pickle.dumps({"data": rows[i], "labels": list(range(10))}))
+    (folder / "batches.meta").write_bytes(pickle.dumps({"label_names": list("abcdefghij")}))
+    it = data("data=cifar10", f"data.root={tmp_path}", "data.val_size=10")
+    assert [it.size(split) for split in ("train", "val", "test")] == [40, 10, 10]
+    test = everything(it.batches("test"))
+    assert torch.equal(test.x, torch.from_numpy(rows[5]).view(10, 3, 32, 32) / 255)  # red, then green, then blue
+    grey = data("data=cifar10", f"data.root={tmp_path}", "data.val_size=10", "data.shape=[1,32,32]")
+    assert next(iter(grey.batches("train"))).x.shape[1:] == (1, 32, 32)
 
 
 def test_mnist_absent_and_offline(tmp_path, monkeypatch):

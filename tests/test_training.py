@@ -155,6 +155,13 @@ def test_presets_to_look_for_mistakes(preset, tmp_path, capsys):
     assert run.manifest["status"] == "done"
 
 
+@pytest.mark.parametrize("precision", ["bf16-mixed", "bf16-true", "64-true"])
+@pytest.mark.parametrize("name", names("model"))
+def test_every_precision_of_the_cpu(name, precision, tmp_path):
+    _, losses = fitted(tmp_path / "run", f"model={name}", f"trainer.precision={precision}", "trainer.max_epochs=1")
+    assert losses[-1] < losses[0]
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("callbacks", ["default", "default,ema"])
 def test_two_processes_are_one(tmp_path, callbacks):

@@ -13,6 +13,7 @@ from hydra.errors import InstantiationException
 from hydra.utils import get_object, instantiate
 from lightning import Trainer
 from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.loggers import Logger
 from lightning.pytorch.profilers import PassThroughProfiler
 from omegaconf import DictConfig, OmegaConf
 
@@ -85,7 +86,7 @@ class _NoProfiler(PassThroughProfiler):
         return self.nothing
 
 
-def loggers(config: DictConfig) -> list[Any]:
+def loggers(config: DictConfig) -> list[Logger]:
     return [build(logger, list(config.trust)) for logger in config.logger.values() if logger]
 
 

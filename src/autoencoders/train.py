@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from lightning import Trainer
 from lightning.pytorch.callbacks import Callback
-from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
+from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
 from omegaconf import DictConfig, OmegaConf
 
 from autoencoders import build
@@ -53,19 +53,26 @@ def _train(run: Run) -> float:
         from autoencoders.worker import launch
 
         launch(run, processes)
+        # Built anew, a TensorBoard logger goes on in the same folder; any other would start a second run elsewhere.
+        loggers: list[Logger] = [logger for logger in build.loggers(config) if isinstance(logger, TensorBoardLogger)]
         metrics = {}
     else:
-        metrics = {name: float(value) for name, value in fit(run, data).callback_metrics.items()}
+        trainer = fit(run, data)
+        loggers = trainer.loggers
+        metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
 
     if run.checkpoint("best").exists():
         metrics = evaluate(run, ("val", "test"), data=data)
     else:
         log.info("no checkpoint was saved, so these are the numbers of the last step, and there are none of the test")
     run.add_metrics(metrics)
-    for logger in build.loggers(config):
+    final = {name: value for name, value in metrics.items() if name.startswith("test/")}  # val/… has a curve already
+    for logger in loggers:
         if isinstance(logger, TensorBoardLogger):  # shows hyperparameters only beside the numbers they led to
-            logger.log_hyperparams(_hyperparameters(config, run.manifest["choices"]), metrics)
-            logger.finalize("success")
+            logger.log_hyperparams(_hyperparameters(config, run.manifest["choices"]), final)
+        else:
+            logger.log_metrics(final)
+        logger.finalize("success")
     show(metrics, f"{data.size('test')} test images")
     log.info("run     %s", os.path.relpath(run.folder))
     return metrics.get(config.score, math.nan)

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterable
 from typing import Any
 
+import torch
 from lightning import LightningModule
 from torch import Tensor
 from torch.optim import Optimizer
@@ -62,6 +63,11 @@ class Autoencoder(LightningModule):
     def generative(self) -> bool:
         """Whether the model has a prior to sample from."""
         return hasattr(self, "sample")
+
+    def standard_normal(self, n: int) -> Tensor:
+        """Codes (n, latent_dim) drawn from N(0, I), on the model's device and in its precision."""
+        like = next(self.parameters())
+        return torch.randn(n, self.latent_dim, device=like.device, dtype=like.dtype)
 
     def now(self, weight: Weight) -> float:
         """A weight of the loss at this step: itself, or where its schedule stands (at its end in evaluation)."""

@@ -42,4 +42,4 @@ class VAE(Autoencoder):
 
     def sample(self, n: int, y: Tensor | None = None) -> Tensor:
         """`n` images (n, C, H, W) in [0, 1] from codes drawn from the prior."""
-        return self.decode(torch.randn(n, self.latent_dim, device=self.device), y)
+        return self.decode(self.standard_normal(n), y)
