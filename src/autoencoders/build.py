@@ -5,7 +5,6 @@ config that is loaded: a run folder from a stranger cannot name `os.system`.
 """
 
 from collections.abc import Iterator, Sequence
-from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -14,7 +13,6 @@ from hydra.utils import get_object, instantiate
 from lightning import Trainer
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import Logger
-from lightning.pytorch.profilers import PassThroughProfiler
 from omegaconf import DictConfig, OmegaConf
 
 from autoencoders import randomness
@@ -72,18 +70,7 @@ def trainer(config: DictConfig, extra: Sequence[Callback] = ()) -> Trainer:
         callbacks=[*(build(callback, trust) for callback in config.callbacks.values() if callback), *extra],
         logger=loggers(config),
     )
-    if config.trainer.profiler is None:
-        built.profiler = _NoProfiler()  # type: ignore[attr-defined]
     return built
-
-
-class _NoProfiler(PassThroughProfiler):
-    """Lightning opens 50 profiling contexts a step, profiler or not: here all are one that does nothing."""
-
-    nothing = nullcontext()
-
-    def profile(self, action_name: str) -> Any:
-        return self.nothing
 
 
 def loggers(config: DictConfig) -> list[Logger]:

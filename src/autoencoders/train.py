@@ -17,6 +17,7 @@ from autoencoders import build
 from autoencoders.data.base import Images
 from autoencoders.errors import UserError
 from autoencoders.evaluate import evaluate, show
+from autoencoders.lean import lean
 from autoencoders.models.base import Autoencoder
 from autoencoders.run import Run, start_log
 
@@ -81,14 +82,12 @@ def _train(run: Run) -> float:
 def fit(run: Run, data: Images | None = None, callbacks: Sequence[Callback] = ()) -> Trainer:
     """Train the model of a run in this process, which may be one of several; `callbacks` join the config's own."""
     config = run.config
-    if not torch.cuda.is_available():
-        # Lightning makes every "is there a GPU?" reopen the driver's library, and optimizers ask at every step.
-        os.environ["PYTORCH_NVML_BASED_CUDA_CHECK"] = "0"
-    model, trainer = build.model(config), build.trainer(config, callbacks)
+    model, trainer, data = build.model(config), build.trainer(config, callbacks), data or build.data(config)
+    lean(trainer, model, data)
     for logger in trainer.loggers:
         if not isinstance(logger, TensorBoardLogger | CSVLogger):
             logger.log_hyperparams(_hyperparameters(config, run.manifest["choices"]))
-    trainer.fit(model, datamodule=data or build.data(config))
+    trainer.fit(model, datamodule=data)
     return trainer
 
 

@@ -1,0 +1,62 @@
+"""Lightning without what it does at every step for nobody: about 0.2 ms less, where a small model's step takes 4.
+
+It asks every hook of every callback at every step, opens fifty profiling contexts, and searches for hooks that would
+move a batch which is already where it belongs. A hook, profiler or transfer that somebody did write is left as it is.
+"""
+
+import os
+from collections import OrderedDict
+from contextlib import nullcontext
+from typing import Any
+
+import torch
+from lightning import LightningDataModule, LightningModule, Trainer
+from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.core.hooks import DataHooks
+from lightning.pytorch.profilers import PassThroughProfiler
+
+STEP_HOOKS = (
+    "on_train_batch_start",
+    "on_before_zero_grad",
+    "on_before_backward",
+    "on_after_backward",
+    "on_before_optimizer_step",
+    "on_train_batch_end",
+)
+TRANSFER_HOOKS = ("on_before_batch_transfer", "transfer_batch_to_device", "on_after_batch_transfer")
+
+
+def lean(trainer: Trainer, model: LightningModule, data: LightningDataModule) -> None:
+    """Prepare a trainer, built and not started, for this model and these data, whose batches are on the device."""
+    for part, base in (*((callback, Callback) for callback in trainer.callbacks), (model, LightningModule)):  # type: ignore[attr-defined]
+        for hook in STEP_HOOKS:
+            if not _written(part, base, hook):
+                setattr(part, hook, None)  # Lightning passes over what cannot be called
+    if not any(_written(part, DataHooks, hook) for part in (model, data) for hook in TRANSFER_HOOKS):
+        model._on_before_batch_transfer = model._apply_batch_transfer_handler = _stay  # type: ignore[method-assign]
+    trainer.fit_loop.epoch_loop._build_kwargs = _arguments  # type: ignore[method-assign]
+    if type(trainer.profiler) is PassThroughProfiler:  # type: ignore[attr-defined]
+        trainer.profiler = _NoProfiler()  # type: ignore[attr-defined]
+    if not torch.cuda.is_available():
+        # Lightning makes every "is there a GPU?" reopen the driver's library, and optimizers ask at every step.
+        os.environ["PYTORCH_NVML_BASED_CUDA_CHECK"] = "0"
+
+
+def _written(part: object, base: type, hook: str) -> bool:
+    return hook in vars(part) or getattr(type(part), hook) is not getattr(base, hook)
+
+
+def _stay(batch: Any, *_: Any, **__: Any) -> Any:
+    return batch
+
+
+def _arguments(kwargs: OrderedDict[str, Any], batch: Any, batch_idx: int) -> OrderedDict[str, Any]:
+    """Of `training_step`, which Lightning inspects at every step to learn whether it wants `batch_idx`."""
+    return OrderedDict(batch=batch, batch_idx=batch_idx)
+
+
+class _NoProfiler(PassThroughProfiler):
+    nothing = nullcontext()
+
+    def profile(self, action_name: str) -> Any:
+        return self.nothing
