@@ -1,6 +1,7 @@
 """What the tests share: configs are composed as `ae` composes them, and groups are discovered, never listed."""
 
 import os
+import re
 import struct
 from pathlib import Path
 
@@ -11,9 +12,13 @@ from lightning.pytorch.callbacks import Callback
 from autoencoders import build
 from autoencoders.compose import compose, configs
 from autoencoders.data.base import Images
+from autoencoders.errors import UserError
 from autoencoders.models.base import Autoencoder
 from autoencoders.run import Run
 from autoencoders.train import train
+
+torch.set_num_threads(1)  # small nets: more threads would wait for each other
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # and those of the processes that a test starts
 
 
 def names(group: str) -> list[str]:
@@ -23,6 +28,16 @@ def names(group: str) -> list[str]:
 
 def model(*overrides: str) -> Autoencoder:
     return build.model(compose("train", overrides)[0])
+
+
+def composed(*overrides: str) -> Autoencoder:
+    """As `model`, but what makes no sense is skipped: it must be refused with a reason that says what to type."""
+    try:
+        return model(*overrides)
+    except UserError as refusal:
+        if not re.search(r"net=|reconstruction=", str(refusal)):
+            raise
+        pytest.skip(str(refusal))
 
 
 def data(*overrides: str) -> Images:

@@ -66,7 +66,7 @@ def run_ae(monkeypatch, tmp_path, capsys):
             "train trainer.max_epoch=3 model=ae",
             "no key 'trainer.max_epoch', did you mean 'trainer.max_epochs'?",
         ),
-        ("train model=vaee", "no model 'vaee', did you mean 'vae'? (there are ae,"),
+        ("train model=vaee", "no model 'vaee', did you mean 'vae'? (there are aae, ae,"),
         ("train data=mnst", "no data 'mnst', did you mean 'mnist'?"),
         ("train --multrun", "no flag '--multrun', did you mean '--multirun'?"),
         ("train model.latent_dim=0", "model.latent_dim must be at least 1, got 0"),
@@ -138,7 +138,7 @@ def test_a_users_own_variant_needs_no_fork(run_ae, tmp_path):
         "from autoencoders.models.ae import AE\n\n\n"
         "class Scaled(AE):\n"
         "    def __init__(self, net, reconstruction, latent_dim, scale):\n"
-        "        super().__init__(net, reconstruction, latent_dim)\n"
+        "        super().__init__(net, reconstruction, latent_dim, 'Identity', 0.0)\n"
         "        self.scale = scale\n\n"
         "    def loss(self, seen, x, y):\n"
         "        return {k: self.scale * v for k, v in super().loss(seen, x, y).items()}\n"

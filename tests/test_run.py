@@ -53,7 +53,7 @@ def test_tensorboard_has_scalars_images_and_hyperparameters(vae_run):
         "val/loss",
         "test/mse",
     }  # test/… came with hyperparameters
-    assert tags["images"] == {"reconstruction", "samples"}
+    assert tags["images"] == {"reconstruction", "samples", "kl_per_unit"}
 
 
 def test_evaluation_gives_the_same_numbers_also_after_a_move(vae_run, tmp_path):

@@ -38,12 +38,11 @@ def model(config: DictConfig) -> Autoencoder:
     """The model of a run, its weights drawn from the run's seed."""
     trust = list(config.trust)
     randomness.seed(torch.device("cpu"), "init", config.seed)
-    built: Autoencoder = build(
-        config.model,
-        trust,
-        net=build(config.net, trust),
-        reconstruction=build(config.reconstruction, trust),
-    )
+    net = build(config.net, trust)
+    built: Autoencoder = build(config.model, trust, net=net, reconstruction=build(config.reconstruction, trust))
+    if built.spatial != net.spatial:
+        wants = "a map: net=spatial" if built.spatial else "a vector: net=mlp, or any other than spatial"
+        raise UserError(f"the code of {type(built).__name__} is {wants}")
     built.optimizer = build(config.optimizer, trust)
     built.scheduler = build(config.scheduler, trust)
     built.seed = config.seed
@@ -67,14 +66,14 @@ def trainer(config: DictConfig, extra: Sequence[Callback] = ()) -> Trainer:
     built: Trainer = build(
         config.trainer,
         trust,
-        callbacks=[*(build(callback, trust) for callback in config.callbacks.values() if callback), *extra],
+        callbacks=[*(build(callback, trust) for callback in config.get("callbacks", {}).values() if callback), *extra],
         logger=loggers(config),
     )
     return built
 
 
 def loggers(config: DictConfig) -> list[Logger]:
-    return [build(logger, list(config.trust)) for logger in config.logger.values() if logger]
+    return [build(logger, list(config.trust)) for logger in config.get("logger", {}).values() if logger]
 
 
 def build(config: DictConfig | None, trust: Sequence[str] = (), **more: Any) -> Any:
@@ -101,7 +100,7 @@ def build(config: DictConfig | None, trust: Sequence[str] = (), **more: Any) -> 
         raise UserError(("" if own else f"{plain['_target_']}: ") + " ".join(str(cause).split())) from error
 
 
-_KEYS = ("model.", "net.", "net=", "data.", "noise.", "reconstruction.")
+_KEYS = ("model.", "model=", "net.", "net=", "data.", "noise.", "reconstruction.")
 
 
 def _targets(plain: Any) -> Iterator[str]:

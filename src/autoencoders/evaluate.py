@@ -8,6 +8,7 @@ from rich.table import Table
 
 from autoencoders import build
 from autoencoders.callbacks.averages import Averages
+from autoencoders.callbacks.health import Health
 from autoencoders.data.base import Images, Split
 from autoencoders.run import Run
 
@@ -38,7 +39,7 @@ def evaluate(
         enable_progress_bar=False,
         enable_model_summary=False,
         enable_checkpointing=False,
-        callbacks=[Averages()],
+        callbacks=[Averages(), Health(folder=None)],
     )
     metrics: dict[str, float] = {}
     for split in splits:

@@ -73,14 +73,14 @@ def _step(
     outputs: dict[str, Any] = {}
 
     def closure() -> Tensor:
-        outputs.update(model.training_step(*arguments.values()))
+        outputs.update(model.training_step(*arguments.values()))  # type: ignore[arg-type]
         optimizer.zero_grad()
         loss: Tensor = outputs["loss"]
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         return loss
 
     progress.optimizer.step.increment_ready()
-    optimizer.step(torch.enable_grad()(closure))
+    optimizer.step(torch.enable_grad()(closure))  # type: ignore[arg-type]
     progress.optimizer.step.increment_completed()
     outputs["loss"] = outputs["loss"].detach()
     return outputs

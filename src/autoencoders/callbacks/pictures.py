@@ -8,8 +8,9 @@ import torch.nn.functional as F
 from lightning import Trainer
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import MLFlowLogger, TensorBoardLogger, WandbLogger
+from PIL import Image
 from torch import Tensor
-from torchvision.transforms.functional import to_pil_image
+from torchvision.transforms.functional import pil_to_tensor, to_pil_image
 from torchvision.utils import make_grid
 
 from autoencoders import randomness
@@ -39,24 +40,36 @@ class Pictures(Callback):
             return
         seen, x, y = batch.seen[: self.images], batch.x[: self.images], batch.y[: self.images]
         rows = torch.cat([x, seen.clamp(0, 1), pl_module(seen, y)])
-        self._show(trainer, "reconstruction", rows, len(x))
+        show(trainer, self.folder, "reconstruction", grid(rows, len(x)))
         if pl_module.generative:
             randomness.seed(pl_module.device, "pictures")
             n = self.images**2
-            labels = torch.arange(n, device=pl_module.device) % self.images
-            self._show(trainer, "samples", pl_module.sample(n, labels), self.images)
+            classes = min(self.images, trainer.datamodule.num_classes or self.images)  # type: ignore[attr-defined]
+            labels = torch.arange(n, device=pl_module.device) % self.images % classes  # a column a class
+            show(trainer, self.folder, "samples", grid(pl_module.sample(n, labels), self.images))
 
-    def _show(self, trainer: Trainer, name: str, images: Tensor, columns: int) -> None:
-        scale = max(64 // images.shape[-2], 1)  # so that 8×8 images can be seen
-        large = F.interpolate(images.float().cpu(), scale_factor=scale, mode="nearest")
-        grid = make_grid(large, nrow=columns, padding=2, pad_value=0.5)
-        self.folder.mkdir(parents=True, exist_ok=True)
-        picture = to_pil_image(grid)
-        picture.save(self.folder / f"{name}.png")
-        for logger in trainer.loggers:
-            if isinstance(logger, TensorBoardLogger):
-                logger.experiment.add_image(name, grid, trainer.global_step)
-            elif isinstance(logger, WandbLogger):
-                logger.log_image(name, [picture], step=trainer.global_step)
-            elif isinstance(logger, MLFlowLogger):
-                logger.experiment.log_image(logger.run_id, picture, key=name, step=trainer.global_step)
+
+def grid(images: Tensor, columns: int) -> Image.Image:
+    """Images (N, C, H, W) in [0, 1], row by row, small ones enlarged."""
+    scale = max(64 // images.shape[-2], 1)  # so that 8×8 images can be seen
+    large = F.interpolate(images.float().cpu(), scale_factor=scale, mode="nearest")
+    picture: Image.Image = to_pil_image(make_grid(_as_colours(large), nrow=columns, padding=2, pad_value=0.5))
+    return picture
+
+
+def _as_colours(images: Tensor) -> Tensor:
+    """What a picture can hold: grey or RGB. Of any other number of channels their mean is shown."""
+    return images if images.shape[1] in (1, 3) else images.mean(1, keepdim=True)
+
+
+def show(trainer: Trainer, folder: Path | str, name: str, picture: Image.Image) -> None:
+    """Save a picture as `name`.png in the folder, and send it to every logger that takes pictures."""
+    Path(folder).mkdir(parents=True, exist_ok=True)
+    picture.save(Path(folder) / f"{name}.png")
+    for logger in trainer.loggers:
+        if isinstance(logger, TensorBoardLogger):
+            logger.experiment.add_image(name, pil_to_tensor(picture), trainer.global_step)
+        elif isinstance(logger, WandbLogger):
+            logger.log_image(name, [picture], step=trainer.global_step)
+        elif isinstance(logger, MLFlowLogger):
+            logger.experiment.log_image(logger.run_id, picture, key=name, step=trainer.global_step)

@@ -1,33 +1,38 @@
 """Autoencoder: a code from which the image can be rebuilt.
 
-    z    = encode(seen)
-    loss = -log p(x | decode(z))        or another reconstruction error, summed over pixels
+    z    = f(encoder(seen))
+    loss = -log p(x | decoder(z)) + weight_decay · |W|²        or another reconstruction error, summed over pixels
+
+Undercomplete with `latent_dim` below the number of pixels, overcomplete above it, where only the penalty on the squared
+weights, the noise or the net keeps it from learning the identity. `f` is `code_activation`.
 
 Rumelhart, Hinton & Williams, Learning representations by back-propagating errors, 1986 (the encoder problem);
 Hinton & Salakhutdinov, Reducing the dimensionality of data with neural networks, 2006.
 """
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from autoencoders.models.base import Autoencoder, Terms
-from autoencoders.nets.base import Net
+from autoencoders.nets.base import Net, activation
 from autoencoders.reconstruction import Reconstruction
+from autoencoders.schedules import Weight
 
 
 class AE(Autoencoder):
-    def __init__(self, net: Net, reconstruction: Reconstruction, latent_dim: int) -> None:
+    def __init__(
+        self, net: Net, reconstruction: Reconstruction, latent_dim: int, code_activation: str, weight_decay: Weight
+    ) -> None:
         super().__init__(latent_dim, reconstruction)
-        self.encoder = net.encoder(latent_dim)  # seen -> z
-        self.decoder = net.decoder(latent_dim)  # z -> out
-
-    def encode(self, x: Tensor, y: Tensor | None = None) -> Tensor:
-        z: Tensor = self.encoder(x)
-        return z
-
-    def decode(self, z: Tensor, y: Tensor | None = None) -> Tensor:
-        return self.reconstruction.image(self.decoder(z))
+        self.weight_decay = weight_decay
+        f = activation(code_activation, "model.code_activation")
+        self.encoder = nn.Sequential(net.encoder(latent_dim), f)  # seen -> z
+        self.decoder = net.decoder(latent_dim, reconstruction.maps)  # z -> out
 
     def loss(self, seen: Tensor, x: Tensor, y: Tensor) -> Terms:
         z = self.encoder(seen)
         reconstruction = self.reconstruction.error(self.decoder(z), x).mean()
-        return {"loss": reconstruction, "reconstruction": reconstruction}
+        if self.weight_decay == 0:
+            return {"loss": reconstruction, "reconstruction": reconstruction}
+        weights = self.squared_weights()
+        loss = reconstruction + self.now(self.weight_decay) * weights
+        return {"loss": loss, "reconstruction": reconstruction, "squared_weights": weights}

@@ -1,16 +1,17 @@
 """What every autoencoder shares: wiring, and no loss."""
 
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from lightning import LightningModule
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from autoencoders import randomness
 from autoencoders.data.base import Batch
+from autoencoders.errors import UserError
 from autoencoders.metrics.reconstruction import image_errors
 from autoencoders.reconstruction import Reconstruction
 from autoencoders.schedules import Weight
@@ -19,12 +20,18 @@ Terms = dict[str, Tensor]
 
 
 class Autoencoder(LightningModule):
-    """A variant supplies `encode`, `decode` and `loss`, and `sample` if it is generative.
+    """A variant supplies its nets and `loss`; `encode` and `decode` where its code is not simply what the encoder
+    gives; and `sample` if it is generative.
 
     The constructor of a variant takes what its paper has: nets, sizes, weights. How it is trained (optimizer,
     scheduler, seed) is set by `autoencoders.build` and has no place there.
     """
 
+    spatial: ClassVar[bool] = False
+    """Whether a code is a stack of maps (B, latent_dim, h, w), which only a spatial net gives."""
+
+    encoder: nn.Module
+    decoder: nn.Module
     optimizer: Callable[[Iterable[Any]], Optimizer]
     scheduler: Callable[[Optimizer], LRScheduler] | None = None
     seed: int = 0
@@ -45,11 +52,12 @@ class Autoencoder(LightningModule):
 
     def encode(self, x: Tensor, y: Tensor | None = None) -> Tensor:
         """Images (B, C, H, W) -> codes (B, latent_dim), without randomness."""
-        raise NotImplementedError(f"{type(self).__name__} defines no encode")
+        z: Tensor = self.encoder(x)
+        return z
 
     def decode(self, z: Tensor, y: Tensor | None = None) -> Tensor:
         """Codes (B, latent_dim) -> images (B, C, H, W) in [0, 1]."""
-        raise NotImplementedError(f"{type(self).__name__} defines no decode")
+        return self.reconstruction.image(self.decoder(z))
 
     def loss(self, seen: Tensor, x: Tensor, y: Tensor) -> Terms:
         """Encode `seen`, explain `x`: "loss" is minimised and every entry is logged, each a mean over the batch."""
@@ -59,15 +67,18 @@ class Autoencoder(LightningModule):
         """The reconstruction: (B, C, H, W) -> (B, C, H, W) in [0, 1]."""
         return self.decode(self.encode(x, y), y)
 
+    def sample(self, n: int, y: Tensor | None = None) -> Tensor:
+        """`n` new images (n, C, H, W) in [0, 1], of a generative model. Raises UserError for any other."""
+        raise UserError(f"{type(self).__name__} has no prior over its codes, so it cannot sample; a vae can")
+
     @property
     def generative(self) -> bool:
-        """Whether the model has a prior to sample from."""
-        return hasattr(self, "sample")
+        """Whether the model can sample."""
+        return type(self).sample is not Autoencoder.sample
 
-    def standard_normal(self, n: int) -> Tensor:
-        """Codes (n, latent_dim) drawn from N(0, I), on the model's device and in its precision."""
-        like = next(self.parameters())
-        return torch.randn(n, self.latent_dim, device=like.device, dtype=like.dtype)
+    def squared_weights(self) -> Tensor:
+        """Sum of the squares of all matrices and kernels, biases left out."""
+        return torch.stack([p.square().sum() for p in self.parameters() if p.ndim > 1]).sum()
 
     def now(self, weight: Weight) -> float:
         """A weight of the loss at this step: itself, or where its schedule stands (at its end in evaluation)."""
@@ -100,3 +111,29 @@ class Autoencoder(LightningModule):
             return optimizer
         scheduler = self.scheduler(optimizer)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "monitor": "val/loss"}}
+
+
+class Variational(Autoencoder):
+    """Wiring of a model whose code is a normal distribution, and whose prior over codes is N(0, I)."""
+
+    def posterior(self, x: Tensor, y: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Images (B, C, H, W) -> mean and log variance of their codes, each (B, latent_dim)."""
+        mu, logvar = self.encoder(x).chunk(2, dim=1)
+        return mu, logvar
+
+    def encode(self, x: Tensor, y: Tensor | None = None) -> Tensor:
+        return self.posterior(x, y)[0]
+
+    def draw(self, mu: Tensor, logvar: Tensor) -> Tensor:
+        """One code from each posterior: mu + exp(logvar / 2) e, e ~ N(0, I)."""
+        return mu + (logvar / 2).exp() * torch.randn_like(mu)
+
+    def sample(self, n: int, y: Tensor | None = None) -> Tensor:
+        """`n` images (n, C, H, W) in [0, 1] from codes drawn from the prior."""
+        return self.decode(standard_normal(self, n), y)
+
+
+def standard_normal(model: Autoencoder, n: int) -> Tensor:
+    """Codes (n, latent_dim) drawn from N(0, I), on the model's device and in its precision."""
+    like = next(model.parameters())
+    return torch.randn(n, model.latent_dim, device=like.device, dtype=like.dtype)

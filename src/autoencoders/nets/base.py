@@ -2,10 +2,10 @@
 
 It hears of no objective: a model asks for the widths that it needs, `net.encoder(2 * latent_dim)` for a VAE. No layer
 may couple the images of a batch (GroupNorm, never BatchNorm), so that per-image Jacobians exist and training and test
-compute one function.
+compute one function; and every layer can be differentiated twice, for the models that penalise a derivative.
 """
 
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 from torch import nn
 from torch.nn.modules import activation as activations
@@ -16,27 +16,38 @@ from autoencoders.errors import did_you_mean
 class Net(Protocol):
     """Implementations are frozen dataclasses: `shape` first, then sizes."""
 
-    @property
-    def shape(self) -> tuple[int, int, int]:
-        """C, H, W of an image."""
-        ...
+    spatial: ClassVar[bool] = False
+    """Whether a code is a stack of maps (B, D, h, w), not a vector (B, D)."""
+
+    shape: tuple[int, int, int]
+    """C, H, W of an image."""
 
     def encoder(self, out_dim: int) -> nn.Module:
         """(B, C, H, W) -> (B, out_dim)."""
         ...
 
-    def decoder(self, in_dim: int) -> nn.Module:
-        """(B, in_dim) -> (B, C, H, W)."""
+    def decoder(self, in_dim: int, maps: int) -> nn.Module:
+        """(B, in_dim) -> (B, maps · C, H, W), `maps` being what the reconstruction term reads for a channel."""
         ...
 
 
-def activation(name: str) -> nn.Module:
-    """The activation of torch.nn by its name there, such as ReLU, GELU, Tanh or Sigmoid.
+def activation(name: str, key: str = "net.activation") -> nn.Module:
+    """The activation of torch.nn by its name there, such as ReLU, GELU, Tanh, Sigmoid, or Identity for none.
 
-    Raises ValueError for a name that torch.nn does not have.
+    Raises ValueError, naming the config's key, for a name that torch.nn does not have.
     """
-    if name not in activations.__all__:
-        hint = did_you_mean(name, activations.__all__)
-        raise ValueError(f"net.activation: torch.nn has no activation '{name}'{hint or ' (one is ReLU)'}")
+    known = (*activations.__all__, "Identity")
+    if name not in known:
+        hint = did_you_mean(name, known)
+        raise ValueError(f"{key}: torch.nn has no activation '{name}'{hint or ' (one is ReLU)'}")
     module: nn.Module = getattr(nn, name)()
     return module
+
+
+def halvings(shape: tuple[int, int, int], n: int) -> list[tuple[int, int]]:
+    """Height and width of an image and of its maps after each of `n` halvings, odd sizes rounded up."""
+    sizes = [(shape[1], shape[2])]
+    for _ in range(n):
+        height, width = sizes[-1]
+        sizes.append(((height + 1) // 2, (width + 1) // 2))
+    return sizes

@@ -2,32 +2,71 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import pairwise
 
-from torch import nn
+import torch.nn.functional as F
+from torch import Tensor, nn
 
-from autoencoders.nets.base import activation
+from autoencoders.nets.base import Net, activation
 
 
 @dataclass(frozen=True)
-class MLP:
-    """`hidden_dims` from the image to the code; the decoder goes through them backwards. Empty: one linear layer."""
+class MLP(Net):
+    """`hidden_dims` from the image to the code; the decoder goes through them backwards. Empty: one linear layer.
+
+    `tied`: the decoder's matrices are the transposed ones of the encoder that this recipe built last. Its decoder then
+    takes what the encoder gives, no more and no less, or ValueError is raised.
+    """
 
     shape: tuple[int, int, int]
     hidden_dims: Sequence[int]
     activation: str
+    layer_norm: bool
+    dropout: float
+    tied: bool
+    _encoder: list[nn.Linear] = field(default_factory=list, init=False, repr=False, compare=False)
 
     def encoder(self, out_dim: int) -> nn.Module:
-        return nn.Sequential(nn.Flatten(), *self._layers([math.prod(self.shape), *self.hidden_dims, out_dim]))
+        dims = [math.prod(self.shape), *self.hidden_dims, out_dim]
+        self._encoder[:] = (nn.Linear(inputs, outputs) for inputs, outputs in pairwise(dims))
+        return nn.Sequential(nn.Flatten(), *self._with_activations(self._encoder))
 
-    def decoder(self, in_dim: int) -> nn.Module:
-        layers = self._layers([in_dim, *reversed(self.hidden_dims), math.prod(self.shape)])
-        return nn.Sequential(*layers, nn.Unflatten(1, tuple(self.shape)))
+    def decoder(self, in_dim: int, maps: int) -> nn.Module:
+        channels, height, width = self.shape
+        dims = [in_dim, *reversed(self.hidden_dims), maps * math.prod(self.shape)]
+        if not self.tied:
+            layers: list[nn.Module] = [nn.Linear(inputs, outputs) for inputs, outputs in pairwise(dims)]
+        elif dims == [layer.out_features for layer in reversed(self._encoder)] + [self._encoder[0].in_features]:
+            layers = [Transposed(layer) for layer in reversed(self._encoder)]
+        else:
+            raise ValueError(
+                f"net.tied=true: the decoder goes {dims[0]} → {dims[-1]}, its encoder {self._encoder[0].in_features} → "
+                f"{self._encoder[-1].out_features}; for this model and reconstruction term type net.tied=false"
+            )
+        return nn.Sequential(*self._with_activations(layers), nn.Unflatten(1, (maps * channels, height, width)))
 
-    def _layers(self, dims: Sequence[int]) -> list[nn.Module]:
-        """Linear layers with an activation between two of them, none after the last."""
-        layers: list[nn.Module] = []
-        for inputs, outputs in pairwise(dims):
-            layers += [nn.Linear(inputs, outputs), activation(self.activation)]
-        return layers[:-1]
+    def _with_activations(self, layers: Sequence[nn.Module]) -> list[nn.Module]:
+        """After each layer but the last: normalisation, activation, dropout."""
+        result: list[nn.Module] = []
+        for layer in layers[:-1]:
+            result += [layer]
+            if self.layer_norm:
+                result += [nn.LayerNorm(layer.out_features)]
+            result += [activation(self.activation)]
+            if self.dropout:
+                result += [nn.Dropout(self.dropout)]
+        return [*result, layers[-1]]
+
+
+class Transposed(nn.Module):
+    """x -> x W + b, with the matrix of another linear layer, x -> x Wᵀ + …, and a bias of its own."""
+
+    def __init__(self, layer: nn.Linear) -> None:
+        super().__init__()
+        self.out_features = layer.in_features
+        self.weight = layer.weight
+        self.bias = nn.Parameter(layer.weight.new_zeros(self.out_features))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.linear(x, self.weight.T, self.bias)

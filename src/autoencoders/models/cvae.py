@@ -1,0 +1,65 @@
+"""Conditional variational autoencoder: the label is known to encoder and decoder, so the code need not hold it.
+
+    q(z | x, y) = N(mu(x, y), diag exp(logvar(x, y)))        p(z) = N(0, I)
+    loss        = E_q[-log p(x | z, y)] + KL(q(z | x, y) || p(z))        nats per image: minus a bound of log p(x | y)
+
+The encoder sees the label as one more channel, an H×W map learned for each class; the decoder as a one-hot vector
+beside the code. `sample(n, y)` draws images of the classes `y`.
+
+Sohn, Lee & Yan, Learning structured output representation using deep conditional generative models, 2015, equation 4;
+Kingma, Rezende, Mohamed & Welling, Semi-supervised learning with deep generative models, 2014 (M2's labelled bound).
+"""
+
+from dataclasses import replace
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from autoencoders.errors import UserError
+from autoencoders.models.base import Terms, Variational, standard_normal
+from autoencoders.nets.base import Net
+from autoencoders.reconstruction import Reconstruction
+
+
+class CVAE(Variational):
+    def __init__(self, net: Net, reconstruction: Reconstruction, latent_dim: int, num_classes: int | None) -> None:
+        super().__init__(latent_dim, reconstruction)
+        if num_classes is None:
+            raise ValueError("model.num_classes is how many labels there are: type data.num_classes=…")
+        self.num_classes = num_classes
+        channels, height, width = net.shape
+        recipe: Any = net  # a dataclass
+        self.label = nn.Embedding(num_classes, height * width)
+        self.encoder = replace(recipe, shape=(channels + 1, height, width)).encoder(2 * latent_dim)
+        self.decoder = net.decoder(latent_dim + num_classes, reconstruction.maps)
+
+    def posterior(self, x: Tensor, y: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        label = self.label(self.known(y)).view(-1, 1, *x.shape[2:])
+        mu, logvar = self.encoder(torch.cat([x, label], dim=1)).chunk(2, dim=1)
+        return mu, logvar
+
+    def decode(self, z: Tensor, y: Tensor | None = None) -> Tensor:
+        return self.reconstruction.image(self.decoder(self.beside(z, y)))
+
+    def beside(self, z: Tensor, y: Tensor | None) -> Tensor:
+        """z and the one-hot label: (B, latent_dim + num_classes)."""
+        return torch.cat([z, F.one_hot(self.known(y), self.num_classes).to(z)], dim=1)
+
+    def loss(self, seen: Tensor, x: Tensor, y: Tensor) -> Terms:
+        mu, logvar = self.posterior(seen, y)
+        out = self.decoder(self.beside(self.draw(mu, logvar), y))
+        reconstruction = self.reconstruction.error(out, x).mean()
+        kl = (mu.square() + logvar.exp() - 1 - logvar).sum(1).mean() / 2
+        return {"loss": reconstruction + kl, "reconstruction": reconstruction, "kl": kl}
+
+    def sample(self, n: int, y: Tensor | None = None) -> Tensor:
+        """`n` images of the classes `y` (n,), or of classes drawn at random."""
+        z = standard_normal(self, n)
+        return self.decode(z, torch.randint(self.num_classes, (n,), device=z.device) if y is None else y)
+
+    def known(self, y: Tensor | None) -> Tensor:
+        if y is None:
+            raise UserError("a conditional model needs the labels: encode(x, y), decode(z, y), model(x, y)")
+        return y

@@ -1,0 +1,67 @@
+"""A codebook: vectors by their index, and the index of the nearest to a vector."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, distributed, nn
+
+
+class Codebook(nn.Module):
+    """`size` entries of `dim` numbers, which are parameters, or with `ema` follow the vectors that choose them.
+
+    An entry that nobody chose for `revive_after` training steps is placed anew on a vector of the batch; at the start
+    all are, so that the codebook begins where the codes are. Zero: never.
+    """
+
+    entries: Tensor
+    counts: Tensor
+    totals: Tensor
+    idle: Tensor
+
+    def __init__(self, size: int, dim: int, ema: bool, decay: float, revive_after: int) -> None:
+        super().__init__()
+        self.ema, self.decay, self.revive_after = ema, decay, revive_after
+        entries = torch.randn(size, dim)
+        self.entries = nn.Buffer(entries) if ema else nn.Parameter(entries)
+        self.counts = nn.Buffer(torch.ones(size))  # running number of vectors that chose an entry
+        self.totals = nn.Buffer(entries.clone())  # and their running sum
+        self.idle = nn.Buffer(torch.full((size,), revive_after))  # steps since it was chosen
+
+    def forward(self, indices: Tensor) -> Tensor:
+        """(B, h, w) -> the entries (B, dim, h, w)."""
+        return F.embedding(indices, self.entries).movedim(-1, 1)
+
+    def nearest(self, h: Tensor) -> Tensor:
+        """(B, dim, h, w) -> the index of each vector's nearest entry (B, h, w)."""
+        indices: Tensor = torch.cdist(self._vectors(h), self.entries.detach()).argmin(1)
+        return indices.view(h.shape[0], *h.shape[2:])
+
+    @torch.no_grad()
+    def revive(self, h: Tensor) -> None:
+        """Place the entries that are long idle on vectors of `h`."""
+        if not self.revive_after:
+            return
+        vectors = self._vectors(h)
+        chosen = vectors[torch.randint(len(vectors), (len(self.entries),), device=h.device)]
+        if distributed.is_initialized():
+            distributed.broadcast(chosen, 0)
+        dead = self.idle >= self.revive_after
+        for kept, fresh in ((self.entries, chosen), (self.totals, chosen), (self.counts, torch.ones_like(self.counts))):
+            kept.copy_(torch.where(dead.view(-1, *[1] * (kept.ndim - 1)), fresh, kept))
+        self.idle.masked_fill_(dead, 0)
+
+    @torch.no_grad()
+    def follow(self, h: Tensor, indices: Tensor) -> None:
+        """Count the choices of a training step and, with `ema`, move each entry to the mean of what chose it."""
+        n = torch.bincount(indices.flatten(), minlength=len(self.entries)).to(self.counts)
+        sums = torch.zeros_like(self.totals).index_add_(0, indices.flatten(), self._vectors(h))
+        if distributed.is_initialized():
+            distributed.all_reduce(n)
+            distributed.all_reduce(sums)
+        self.idle.copy_(torch.where(n > 0, 0, self.idle + 1))
+        if self.ema:
+            self.counts.lerp_(n, 1 - self.decay)
+            self.totals.lerp_(sums, 1 - self.decay)
+            self.entries.copy_(self.totals / self.counts.clamp_min(1e-5)[:, None])
+
+    def _vectors(self, h: Tensor) -> Tensor:
+        return h.detach().movedim(1, -1).flatten(0, -2).to(self.entries.dtype)

@@ -1,0 +1,367 @@
+"""One oracle for each formula: torch.distributions, autograd, a sort, a naive loop."""
+
+import math
+
+import pytest
+import torch
+from conftest import data, model, trained
+from torch.distributions import Bernoulli, Normal, kl_divergence
+
+from autoencoders import build, randomness
+from autoencoders.compose import compose
+from autoencoders.run import Run
+from autoencoders.train import fit
+
+
+@pytest.fixture
+def x() -> torch.Tensor:
+    return torch.rand(6, 1, 8, 8, generator=torch.Generator().manual_seed(1))
+
+
+Y = torch.arange(6)
+
+
+def terms(built, x, seen=None, place="test"):
+    randomness.seed(torch.device("cpu"), place)
+    return built.loss(x if seen is None else seen, x, Y[: len(x)])
+
+
+def test_weight_decay_is_the_sum_of_squared_matrices(x):
+    built = model("model=ae", "model.weight_decay=0.5")
+    expected = sum(float((w**2).sum()) for key, w in built.named_parameters() if key.endswith("weight"))
+    found = terms(built, x)
+    assert float(found["squared_weights"]) == pytest.approx(expected, rel=1e-5)
+    torch.testing.assert_close(found["loss"], found["reconstruction"] + 0.5 * found["squared_weights"])
+    tied = model("model=ae", "model.weight_decay=1", "net.tied=true")
+    halves = [w for key, w in tied.named_parameters() if key.startswith("encoder") and key.endswith("weight")]
+    torch.testing.assert_close(terms(tied, x)["squared_weights"], sum((w**2).sum() for w in halves))
+
+
+def test_dae_with_equal_weights_is_ae(x):
+    seen = torch.where(torch.rand_like(x) < 0.5, 0, x)
+    dae, ae = model("model=dae", "model.alpha=1", "model.beta=1"), model("model=ae")
+    dae.load_state_dict(ae.state_dict())
+    torch.testing.assert_close(terms(dae, x, seen)["loss"], terms(ae, x, seen)["loss"])
+
+
+def test_dae_weighs_the_corrupted_pixels(x):
+    built = model("model=dae", "model.alpha=3", "model.beta=0.25")
+    seen = x.clone()
+    seen[:, :, :3] = 0
+    p = built.decoder(built.encoder(seen)).sigmoid()
+    error = -(x * p.log() + (1 - x) * (1 - p).log())
+    expected = (3 * error[:, :, :3].sum() + 0.25 * error[:, :, 3:].sum()) / len(x)
+    torch.testing.assert_close(terms(built, x, seen)["loss"], expected)
+
+
+def test_sparsity_is_the_kl_of_bernoullis(x):
+    built = model("model=sparse", "model.rho=0.1", "model.sparsity_weight=3")
+    share = built.encode(x).mean(0)
+    expected = kl_divergence(Bernoulli(torch.tensor(0.1)), Bernoulli(share)).sum()
+    found = terms(built, x)
+    torch.testing.assert_close(found["sparsity"], expected)
+    torch.testing.assert_close(found["loss"], found["reconstruction"] + 3 * expected)
+    torch.testing.assert_close(found["activation"], share.mean())
+
+
+def test_the_running_share_is_a_corrected_mean_of_the_batches_before():
+    built = model("model=sparse", "model.average=running", "model.momentum=0.9").train()
+    batches = torch.rand(5, 6, 1, 8, 8)
+    shares = [built.encode(batch).mean(0) for batch in batches]
+    for batch in batches:
+        z = built.encode(batch)
+        found = built.share(z)
+    weights = torch.tensor([0.9 ** (4 - i) for i in range(5)])
+    torch.testing.assert_close(found, torch.einsum("i,ij->j", weights / weights.sum(), torch.stack(shares)))
+    gradients = torch.autograd.grad(found.sum(), z, retain_graph=True), torch.autograd.grad(z.mean(0).sum(), z)
+    torch.testing.assert_close(*gradients)
+    torch.testing.assert_close(built.eval().share(z), found)  # evaluation moves nothing
+
+
+def test_topk_keeps_the_largest(x):
+    built = model("model=topk", "model.latent_dim=20", "model.k=3", "model.k_test=7")
+    for k, training in ((3, True), (7, False)):
+        built.train(training)
+        for h, z in zip(built.encoder(x), built.encode(x), strict=True):
+            largest = sorted(h.tolist(), reverse=True)[:k]
+            assert sorted(z[z != 0].tolist(), reverse=True) == largest
+            assert torch.equal(z[z != 0], h[z != 0])
+
+
+ONE_LAYER = ("model=cae", "net=mlp", "net.hidden_dims=[]", "model.latent_dim=5")
+
+
+def jacobian_norms(built, x):
+    jacobian = [torch.autograd.functional.jacobian(lambda i: built.encode(i[None])[0], image) for image in x]
+    return torch.stack([j.square().sum() for j in jacobian])
+
+
+@pytest.mark.parametrize("net", ["mlp", "conv", "resnet", "lstm", "transformer"])
+def test_contraction_is_the_squared_jacobian(x, net):
+    built = model("model=cae", "model.estimator=exact", f"net={net}", "model.latent_dim=5")
+    with torch.no_grad():
+        exact = terms(built, x)["contraction"]
+    torch.testing.assert_close(exact, jacobian_norms(built, x).mean())
+    built.code_and_norm = built.hutchinson
+    built.eval()
+    mean = torch.stack([terms(built, x, place=f"draw {i}")["contraction"] for i in range(2000)]).mean()
+    torch.testing.assert_close(mean, exact, rtol=0.05, atol=0)
+
+
+def test_the_closed_form_of_the_contraction_is_exact(x):
+    closed, exact = (model(*ONE_LAYER, f"model.estimator={name}") for name in ("closed_form", "exact"))
+    torch.testing.assert_close(closed.code_and_norm(x)[1], jacobian_norms(closed, x))
+    for built in (closed, exact):
+        terms(built, x)["contraction"].backward()
+    weights = (next(p for key, p in built.named_parameters() if key.endswith("weight")) for built in (closed, exact))
+    torch.testing.assert_close(*(w.grad for w in weights))
+
+
+def test_hutchinson_has_the_gradient_of_what_it_estimates(x):
+    gradients = []
+    for estimator, draws in (("exact", 1), ("hutchinson", 4000)):
+        built = model("model=cae", f"model.estimator={estimator}", "net.hidden_dims=[6]", "model.latent_dim=3")
+        sum(terms(built, x[:2], place=f"{i}")["contraction"] for i in range(draws)).backward()
+        gradients.append(built.encoder[0][1].weight.grad / draws)
+    torch.testing.assert_close(*gradients, rtol=0, atol=float(gradients[0].abs().max()) / 10)
+
+
+def test_beta_capacity_and_free_bits(x):
+    kl = model("model=vae")
+    for overrides, price in (
+        (("model.beta=3",), lambda kl: 3 * kl.sum()),
+        (("model.beta=3", "model.capacity=2.5"), lambda kl: 3 * (kl.sum() - 2.5).abs()),
+        (("model.beta=3", "model.free_bits=0.004"), lambda kl: 3 * kl.clamp_min(0.004).sum()),
+    ):
+        built = model("model=beta_vae", *overrides)
+        built.load_state_dict(kl.state_dict())
+        mu, logvar = built.posterior(x)
+        per_unit = kl_divergence(Normal(mu, (logvar / 2).exp()), Normal(0.0, 1.0)).mean(0)
+        assert (per_unit < 0.004).any()
+        assert (per_unit > 0.004).any()
+        found, vae = terms(built, x), terms(kl, x)
+        torch.testing.assert_close(found["kl"], vae["kl"])
+        torch.testing.assert_close(found["loss"], vae["reconstruction"] + price(per_unit))
+
+
+def test_sigma_vae_is_a_gaussian_density(x):
+    built = model("model=sigma_vae", "model.sigma=0.4")
+    other = model("model=vae", "reconstruction=gaussian", "reconstruction.sigma=0.4", "reconstruction.learned=true")
+    other.load_state_dict(
+        {key.replace("log_sigma", "reconstruction.log_sigma"): value for key, value in built.state_dict().items()}
+    )
+    randomness.seed(torch.device("cpu"), "test")
+    image = built.decode(built.draw(*built.posterior(x)))
+    expected = -Normal(image, 0.4).log_prob(x).flatten(1).sum(1).mean()
+    torch.testing.assert_close(terms(built, x)["reconstruction"], expected)
+    torch.testing.assert_close(terms(built, x)["loss"], terms(other, x)["loss"])
+
+
+def test_the_best_sigma_is_the_root_mean_square_error(x):
+    """Rybkin et al., equation 4: with the image held fixed, that is where the learned sigma goes."""
+    built = model("model=sigma_vae")
+    optimizer = torch.optim.Adam([built.log_sigma], 0.02)
+    for _ in range(300):
+        optimizer.zero_grad()
+        terms(built, x)["loss"].backward()
+        optimizer.step()
+    randomness.seed(torch.device("cpu"), "test")
+    image = built.decode(built.draw(*built.posterior(x)))
+    torch.testing.assert_close(built.log_sigma.exp(), (image - x).square().mean().sqrt(), rtol=1e-3, atol=0)
+
+
+def test_cvae_uses_the_label_on_both_sides(x):
+    built = model("model=cvae", "model.latent_dim=3")
+    same, other = torch.full((6,), 2), torch.full((6,), 7)
+    assert not torch.equal(built.encode(x, same), built.encode(x, other))
+    z = built.encode(x, same)
+    assert not torch.equal(built.decode(z, same), built.decode(z, other))
+    randomness.seed(torch.device("cpu"), "test")
+    drawn = built.sample(6, same)
+    randomness.seed(torch.device("cpu"), "test")
+    torch.testing.assert_close(drawn, built.decode(torch.randn(6, 3), same))
+    with pytest.raises(Exception, match="needs the labels"):
+        built.encode(x)
+
+
+def log_weights(built, x, k):
+    """log p(x, z) - log q(z | x) of the draws that the model makes, by torch.distributions: (B, k)."""
+    mu, logvar = (t.repeat_interleave(k, 0) for t in built.posterior(x))
+    randomness.seed(torch.device("cpu"), "test")
+    z = mu + (logvar / 2).exp() * torch.randn_like(mu)
+    p = Bernoulli(logits=built.decoder(z))
+    bits = x.repeat_interleave(k, 0)
+    joint = p.log_prob(bits).flatten(1).sum(1) + Normal(0.0, 1.0).log_prob(z).sum(1)
+    return (joint - Normal(mu, (logvar / 2).exp()).log_prob(z).sum(1)).view(-1, k)
+
+
+@pytest.mark.parametrize("k", [1, 7])
+def test_iwae_is_the_log_of_the_mean_weight(x, k):
+    built, bits = model("model=iwae", f"model.k={k}"), x.round()
+    expected = log_weights(built, bits, k).logsumexp(1) - math.log(k)
+    torch.testing.assert_close(terms(built, bits)["loss"], -expected.mean(), rtol=1e-5, atol=1e-4)
+
+
+def test_iwae_with_one_draw_is_the_bound_of_the_vae_and_more_are_tighter(x):
+    vae, x = model("model=vae"), x.round()
+    means = {}
+    with torch.no_grad():
+        for k in (1, 2, 10):
+            built = model("model=iwae", f"model.k={k}")
+            built.load_state_dict(vae.state_dict())
+            means[k] = torch.stack([terms(built, x, place=f"{i}")["loss"] for i in range(2000)]).mean()
+        expected = torch.stack([terms(vae, x, place=f"{i}")["loss"] for i in range(2000)]).mean()
+    torch.testing.assert_close(means[1], expected, rtol=2e-3, atol=0)
+    assert means[10] < means[2] < means[1]
+
+
+@pytest.mark.parametrize("kernel", ["rbf", "imq"])
+def test_mmd_is_that_of_a_naive_loop(kernel):
+    built = model("model=wae_mmd", "model.latent_dim=3", f"model.kernel={kernel}")
+    g = torch.Generator().manual_seed(0)
+    z, e = torch.randn(7, 3, generator=g) + 1, torch.randn(7, 3, generator=g)
+
+    def k(a, b):
+        square = sum((p - q) ** 2 for p, q in zip(a.tolist(), b.tolist(), strict=True))
+        if kernel == "rbf":
+            return math.exp(-square / 6)
+        return sum(6 * s / (6 * s + square) for s in (0.1, 0.2, 0.5, 1, 2, 5, 10))
+
+    pairs = [(i, j) for i in range(7) for j in range(7) if i != j]
+    expected = sum(k(z[i], z[j]) + k(e[i], e[j]) for i, j in pairs) / 42
+    expected -= 2 * sum(k(a, b) for a in z for b in e) / 49
+    assert float(built.mmd(z, e)) == pytest.approx(expected, rel=1e-4)
+
+
+def test_vqvae_takes_the_nearest_entry_and_passes_the_gradient_through(x):
+    built = model("model=vqvae", "model.codebook_size=9", "model.latent_dim=4", "model.codebook=loss").eval()
+    h, entries = built.encoder(x), built.codebook.entries
+    vectors = h.movedim(1, -1).reshape(-1, 4)
+    nearest = [min(range(9), key=lambda j: float((v - entries[j]).square().sum())) for v in vectors]
+    assert built.indices(x).flatten().tolist() == nearest
+    e = entries[nearest].view(6, *h.shape[2:], 4).movedim(-1, 1)
+    torch.testing.assert_close(built.encode(x), e)
+    found = terms(built, x)
+    squares = (h - e).square().sum() / 6
+    torch.testing.assert_close(found["commitment"], squares)
+    torch.testing.assert_close(found["codebook"], squares)
+    torch.testing.assert_close(found["loss"], found["reconstruction"] + 1.25 * squares)
+    used = torch.tensor(nearest).bincount().float() / len(nearest)
+    torch.testing.assert_close(found["perplexity"], torch.distributions.Categorical(used).entropy().exp())
+    reconstruction = terms(built, x)["reconstruction"]
+    built.zero_grad()
+    reconstruction.backward()
+    leaf = e.detach().requires_grad_()
+    error = built.reconstruction.error(built.decoder(leaf), x).mean()
+    (at_the_decoder,) = torch.autograd.grad(error, leaf)
+    parameters = list(built.encoder.parameters())
+    expected = torch.autograd.grad(built.encoder(x), parameters, at_the_decoder)
+    for parameter, gradient in zip(parameters, expected, strict=True):
+        torch.testing.assert_close(parameter.grad, gradient)
+
+
+def test_an_ema_codebook_follows_the_vectors_that_chose_it():
+    built = model("model=vqvae", "model.codebook_size=2", "model.latent_dim=2", "model.decay=0.5")
+    book = built.codebook
+    book.entries.copy_(torch.tensor([[0.0, 0.0], [10.0, 10.0]]))
+    book.totals.copy_(book.entries)
+    h = torch.tensor([[1.0, 1.0], [3.0, 1.0], [9.0, 9.0]]).T.view(1, 2, 3, 1)
+    indices = book.nearest(h)
+    assert indices.flatten().tolist() == [0, 0, 1]
+    book.follow(h, indices)
+    # counts 1 -> (1 + 2) / 2 and (1 + 1) / 2; totals (0 + 4, 0 + 2) / 2 and (10 + 9) / 2
+    torch.testing.assert_close(book.entries, torch.tensor([[2 / 1.5, 1 / 1.5], [9.5, 9.5]]))
+
+
+def test_an_idle_entry_is_revived_on_a_vector_of_the_batch():
+    built = model("model=vqvae", "model.codebook_size=5", "model.latent_dim=2", "model.revive_after=3")
+    book, h = built.codebook, torch.randn(4, 2, 3, 3)
+    vectors = h.movedim(1, -1).reshape(-1, 2)
+
+    def on_a_vector(entry):
+        return bool((vectors == entry).all(1).any())
+
+    book.revive(h)
+    assert all(on_a_vector(entry) for entry in book.entries), "all begin on vectors of the first batch"
+    book.entries[2] = 1e6
+    for _ in range(3):
+        assert not on_a_vector(book.entries[2])
+        book.follow(h, book.nearest(h))
+        book.entries[2] = 1e6
+        book.idle[[0, 1, 3, 4]] = 0
+    book.revive(h)
+    assert on_a_vector(book.entries[2])
+
+
+def test_a_step_of_aae_is_one_of_the_discriminator_then_one_of_the_autoencoder(tmp_path):
+    """Against a hand-written loop, bit for bit; a pair of steps is counted once."""
+    overrides = ["model=aae", "trainer.max_epochs=2", "data.batch_size=100", "noise=gaussian"]
+    trainer = fit(Run.create(tmp_path / "run", *compose("train", overrides)))
+    config, _ = compose("train", overrides)
+    built, images = build.model(config), build.data(config)
+    first = torch.optim.Adam(built.discriminator.parameters(), 1e-3, fused=True)
+    second = torch.optim.Adam([*built.encoder.parameters(), *built.decoder.parameters()], 1e-3, fused=True)
+    loader, steps = images.batches("train"), 0
+    for epoch in range(2):
+        loader.batch_sampler.set_epoch(epoch)
+        for step, (seen, x, y, _) in enumerate(loader):
+            randomness.seed(torch.device("cpu"), "train", 0, epoch, step, 0)
+            d, z = built.discriminator, built.encoder(seen).detach()
+            e = torch.randn(len(x), 16)
+            loss = -(d(e).sigmoid().log() + (1 - d(z).sigmoid()).log()).mean()
+            first.zero_grad()
+            loss.backward()
+            first.step()
+            second.zero_grad()
+            built.loss(seen, x, y)["loss"].backward()
+            second.step()
+            steps += 1
+    assert trainer.global_step == steps
+    for (key, p), q in zip(trainer.lightning_module.named_parameters(), built.parameters(), strict=True):
+        torch.testing.assert_close(p, q, msg=key)
+
+
+@pytest.mark.parametrize("scheduler", ["plateau", "cosine"])
+def test_aae_steps_its_schedulers_once_an_epoch(tmp_path, scheduler):
+    settings = {"plateau": ("scheduler.patience=0", "scheduler.factor=0.1", "+scheduler.threshold=0.9"), "cosine": ()}
+    overrides = ["model=aae", "trainer.max_epochs=4", f"scheduler={scheduler}", *settings[scheduler]]
+    trainer = fit(Run.create(tmp_path / "run", *compose("train", overrides)))
+    rates = {optimizer.param_groups[0]["lr"] for optimizer in trainer.optimizers}
+    start = compose("train", overrides)[0].optimizer.lr
+    assert len(rates) == 1
+    assert rates.pop() < start
+
+
+def test_health_of_a_posterior_a_sparse_code_and_a_codebook(tmp_path):
+    short = ("trainer.max_epochs=1", "logger=[]")
+    run = trained(tmp_path / "vae", "model=vae", "model.latent_dim=5", *short)
+    built, images = run.load_model(), data().batches("test")
+    with torch.no_grad():
+        mu = torch.cat([built.encode(batch.seen) for batch in images])
+    assert run.metrics["test/active_units"] == float((mu.var(0, correction=0) > 0.01).sum())
+    assert (run.folder / "figures" / "kl_per_unit.png").is_file()
+
+    run = trained(tmp_path / "topk", "model=topk", *short)
+    with torch.no_grad():
+        z = torch.cat([run.load_model().encode(batch.seen) for batch in data().batches("test")])
+    assert run.metrics["test/active_share"] == pytest.approx(8 / 64)
+    assert run.metrics["test/dead_units"] == float((z == 0).all(0).sum())
+
+    run = trained(tmp_path / "vqvae", "model=vqvae", *short)
+    with torch.no_grad():
+        used = torch.cat(
+            [run.load_model().indices(batch.seen).flatten() for batch in data().batches("test")]
+        ).bincount()
+    assert run.metrics["test/used_entries"] == float((used > 0).sum())
+    entropy = torch.distributions.Categorical(used / used.sum()).entropy()
+    assert run.metrics["test/perplexity"] == pytest.approx(float(entropy.exp()), rel=1e-4)
+
+
+def test_an_ill_code_is_warned_about_once(tmp_path):
+    for name, overrides, words in (
+        ("vae", ("model.beta=1000",), "the posterior collapsed"),
+        ("vqvae", ("model.codebook_size=2000",), "the codebook died"),
+    ):
+        run = trained(tmp_path / name, f"model={name}", "trainer.max_epochs=4", "logger=[]", *overrides)
+        text = (run.folder / "train.log").read_text()
+        assert text.count(words) == 1, name
