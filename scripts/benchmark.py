@@ -5,8 +5,10 @@
     template    torchvision images through a DataLoader, Lightning, `self.log` at every step: as
                 lightning-hydra-template does it
 
-    python scripts/benchmark.py --rounds 7 data=mnist data.root=data model=ae reconstruction=mse [trainer=gpu] [...]
+    python scripts/benchmark.py --rounds 7 data=mnist data.root=data reconstruction=mse [trainer=gpu] [...]
+    python scripts/benchmark.py --variant "model=cae" --variant "model=cae model.estimator=exact" [...]
 
+With `--variant`, those are timed against the model `ae`, all by `ae train`'s own loop: how many of its steps one costs.
 Each loop trains two epochs a round; the second one is timed, without validation. Prints medians and ratios.
 """
 
@@ -15,6 +17,7 @@ import statistics
 import tempfile
 import time
 import warnings
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -135,6 +138,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("overrides", nargs="*", help="as for `ae train`; the model is always ae")
+    parser.add_argument("--variant", action="append", default=[], help="overrides in quotes; may be repeated")
     arguments = parser.parse_intermixed_args()
     warnings.filterwarnings("ignore")
 
@@ -147,6 +151,11 @@ def main() -> None:
         "ae": lambda: ae(config, data, device, choices),
         "template": lambda: template(config, data, device),
     }
+    if arguments.variant:
+        loops = {"ae": loops["ae"]}
+    for variant in arguments.variant:
+        other = compose("train", [*arguments.overrides, "trainer.max_epochs=2", *variant.split()])
+        loops[variant] = partial(ae, other[0], data, device, other[1])
     images = data.size("train")
     rates: dict[str, list[float]] = {name: [] for name in loops}
     for number in range(arguments.rounds):
@@ -156,9 +165,10 @@ def main() -> None:
     print(f"{images} images, batch {data.batch_size}, {hardware}, torch {torch.__version__}, {arguments.rounds} rounds")
     for name, values in rates.items():
         print(f"{name:9s} {statistics.median(values):10,.0f} images/s   {min(values):10,.0f} … {max(values):,.0f}")
-    for other in ("hand", "template"):
-        ratios = [a / b for a, b in zip(rates["ae"], rates[other], strict=True)]
-        print(f"ae/{other:9s} {statistics.median(ratios):.3f}   {min(ratios):.2f} … {max(ratios):.2f}")
+    for name in loops:
+        ratios = [a / b for a, b in zip(rates["ae"], rates[name], strict=True)]
+        if name != "ae":
+            print(f"ae/{name:9s} {statistics.median(ratios):.3f}   {min(ratios):.2f} … {max(ratios):.2f}")
 
 
 if __name__ == "__main__":

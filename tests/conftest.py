@@ -2,6 +2,7 @@
 
 import os
 import re
+import shutil
 import struct
 from pathlib import Path
 
@@ -66,6 +67,12 @@ class Probe(Callback):
 @pytest.fixture(scope="session")
 def vae_run(tmp_path_factory: pytest.TempPathFactory) -> Run:
     return trained(tmp_path_factory.mktemp("runs") / "vae", "trainer.max_epochs=2")
+
+
+@pytest.fixture
+def own_run(vae_run: Run, tmp_path: Path) -> Run:
+    """A copy of `vae_run`, to write into."""
+    return Run(shutil.copytree(vae_run.folder, tmp_path / "own"))
 
 
 @pytest.fixture

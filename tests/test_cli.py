@@ -1,15 +1,18 @@
 """The command line: what is heavy stays away, and a mistake gets one line."""
 
+import json
 import os
+import shutil
 import subprocess
 import sys
 
 import pytest
 import torch
-from conftest import names
+from conftest import names, write_idx
 
 from autoencoders import cli
 from autoencoders.compose import configs
+from autoencoders.run import Run
 
 
 def ae(*words: str, traceback: str = "0", **options) -> subprocess.CompletedProcess:
@@ -83,6 +86,12 @@ def run_ae(monkeypatch, tmp_path, capsys):
         ("train model._target_=os.system", "_target_: os.system is not trusted"),
         ("evaluate", "run is missing: type run="),
         ("evaluate run=nowhere", "nowhere is no run folder"),
+        ("evaluate run=no,where=x", "no,where=x is no run folder"),
+        ("evaluate run=it's", "it's is no run folder"),
+        ("evaluate run=x metrics=[reconstructions]", "no metrics 'reconstructions', did you mean 'reconstruction'?"),
+        ("visualize run=nowhere", "nowhere is no run folder"),
+        ("visualize", "run is missing: type run="),
+        ("explore run=nowhere", "nowhere is no run folder"),
     ],
 )
 def test_a_mistake_gets_one_line(run_ae, words, expected):
@@ -112,12 +121,56 @@ def test_logs_that_cannot_be_written(run_ae, tmp_path):
     assert (tmp_path / "logs").read_text() == "in the way"
 
 
-def test_train_then_evaluate_from_the_command_line(run_ae, tmp_path, capsys):
-    assert run_ae("train", "trainer.max_epochs=1", "model=ae") == (0, "")
-    (folder,) = (tmp_path / "logs" / "ae_digits").iterdir()
-    before = (folder / "metrics.json").read_bytes()
-    assert run_ae("evaluate", f"run={folder}") == (0, "")
-    assert (folder / "metrics.json").read_bytes() == before
+def test_train_then_everything_else_from_the_command_line(run_ae, tmp_path, capsys):
+    assert run_ae("train", "model=ae", "trainer.max_epochs=1", "name='a=b,c'") == (0, "")
+    (folder,) = (tmp_path / "logs" / "a=b,c").iterdir()
+    capsys.readouterr()
+    trained = json.loads((folder / "metrics.json").read_text())
+    code, said = run_ae("evaluate", f"run={folder}", "metrics=[reconstruction,code]", "splits=[test]")
+    assert (code, said.strip()) == (0, "")
+
+    evaluated = json.loads((folder / "metrics.json").read_text())
+    assert evaluated.items() >= trained.items()
+    assert "code/jacobian" in evaluated
+    assert run_ae("visualize", f"run={folder}", "pictures=[filters]")[0] == 0
+    assert (folder / "figures" / "filters.pdf").exists()
+    assert run_ae("explore", f"run={folder}")[0] == 0
+    assert (folder / "explore.html").exists()
+
+
+def test_numbers_as_json_and_nothing_else_on_stdout(own_run, tmp_path):
+    command = [sys.executable, "-m", "autoencoders", "evaluate", f"run={own_run.folder}", "--json", "metrics=[code]"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=tmp_path)
+    numbers = json.loads(done.stdout)
+    assert numbers["test/loss"] == own_run.metrics["test/loss"]
+    assert numbers["code/jacobian"] > 0
+
+
+def test_what_a_run_does_not_have(run_ae, own_run, tmp_path):
+    """Left out by itself, refused where it was asked for; what was measured before is kept."""
+    code, line = run_ae("evaluate", f"run={own_run.folder}", "metrics=[code,anomaly]")
+    assert (code, "\n" in line.strip()) == (1, False)
+    assert "which classes are normal?" in line
+    unfinished = shutil.copytree(own_run.folder, tmp_path / "unfinished")
+    Run(unfinished).update_manifest(status="interrupted")
+    code, said = run_ae("evaluate", f"run={unfinished}", "metrics=[]")
+    assert (code, said.strip()) == (0, "the run is interrupted: these are the numbers of what it saved so far")
+    shutil.rmtree(unfinished / "checkpoints")
+    code, line = run_ae("evaluate", f"run={unfinished}")
+    assert code == 1
+    assert "the run saved nothing yet" in line
+
+
+def test_a_run_whose_data_are_gone(run_ae, tmp_path, capsys):
+    root = write_idx(tmp_path / "data")
+    words = ["data=mnist", f"data.root={root}", "data.val_size=10", "trainer.max_epochs=1", "name=gone"]
+    assert run_ae("train", *words)[0] == 0
+    (folder,) = (tmp_path / "logs" / "gone").iterdir()
+    root.rename(tmp_path / "moved")
+    code, line = run_ae("evaluate", f"run={folder}", "metrics=[code]")
+    assert code == 1
+    assert "data.root" in line
+    assert run_ae("evaluate", f"run={folder}", "metrics=[code]", f"data.root={tmp_path / 'moved'}")[0] == 0
 
 
 def test_flags_may_stand_anywhere_and_a_sweep_goes_on_after_a_failure(run_ae, tmp_path, capsys):
@@ -130,6 +183,15 @@ def test_flags_may_stand_anywhere_and_a_sweep_goes_on_after_a_failure(run_ae, tm
     done = {name for name in folders if (tmp_path / "logs" / "s" / name / "metrics.json").exists()}
     assert len(folders) == 3
     assert len(done) == 2
+
+
+def test_a_sweep_names_its_folders_after_the_overrides(run_ae, tmp_path):
+    code, _ = run_ae("train", "-m", "model=ae,vae", "trainer.max_epochs=1", "~callbacks.pictures")
+    assert code == 0
+    for name in ("ae", "vae"):
+        (folder,) = (tmp_path / "logs" / f"{name}_digits").iterdir()
+        assert f"model={name}" in folder.name
+        assert (folder / "metrics.json").exists()
 
 
 def test_a_users_own_variant_needs_no_fork(run_ae, tmp_path):

@@ -12,7 +12,7 @@ from omegaconf import OmegaConf
 from autoencoders import build
 from autoencoders.compose import compose, configs
 
-FILES = {"model": "models", "net": "nets", "data": "data"}  # one file a config
+FILES = {"model": "models", "net": "nets", "data": "data", "metrics": "metrics"}  # one file a config
 CLASSES = {
     "noise": "noise",
     "reconstruction": "reconstruction",
@@ -25,7 +25,8 @@ def snake(name: str) -> str:
 
 
 def target(group: str, name: str) -> str:
-    return OmegaConf.load(configs() / group / f"{name}.yaml")._target_
+    config = OmegaConf.load(configs() / group / f"{name}.yaml")
+    return (config if "_target_" in config else config[name])._target_
 
 
 @pytest.mark.parametrize(("group", "package"), FILES.items())
@@ -33,7 +34,7 @@ def test_a_config_is_named_after_its_file(group, package):
     folder = configs().parent / "src" / "autoencoders" / package
     if not folder.is_dir():
         folder = configs().parent / package
-    shared = {"base", "__init__", "resident", "stream", "download", "codebook"}
+    shared = {"base", "__init__", "resident", "stream", "download", "codebook", "image", "pca", "classifier"}
     assert set(names(group)) == {path.stem for path in folder.glob("*.py")} - shared
     for name in names(group):
         assert target(group, name).startswith(f"autoencoders.{package}.{name}.")
@@ -59,8 +60,12 @@ def test_every_choice_states_each_argument_exactly_once(group):
     """A default stands in yaml alone, and no key is one that the class does not have."""
     wiring = {"net", "reconstruction", "noise", "seed", "params", "optimizer"}
     for name in names(group):
-        config, _ = compose("train", [f"+{group}@it={name}" if group == "schedule" else f"{group}={name}"])
-        node = config.it if group == "schedule" else config[group]
+        if group == "metrics":
+            node = compose("evaluate", ["run=.", f"metrics=[{name}]"])[0].metrics[name]
+        elif group == "schedule":
+            node = compose("train", [f"+schedule@it={name}"])[0].it
+        else:
+            node = compose("train", [f"{group}={name}"])[0][group]
         keys = {key for key in node if not key.startswith("_")}
         parameters = inspect.signature(get_class(node._target_)).parameters
         assert keys <= set(parameters), name

@@ -127,7 +127,7 @@ def test_processes_share_each_batch(world):
     indices = torch.arange(13)
 
     def order(rank: int, world: int, split: str = "train") -> list:
-        return list(Order(indices, 4, split, seed=0, rank=rank, world=world, epoch=2))
+        return list(Order(indices, 4, split, 0, rank, world, shuffled=split == "train", epoch=2))
 
     for split in ("train", "val"):
         shares = [order(rank, world, split) for rank in range(world)]

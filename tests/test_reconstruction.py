@@ -6,7 +6,7 @@ from torchmetrics.image import StructuralSimilarityIndexMeasure
 
 from autoencoders import build
 from autoencoders.compose import compose
-from autoencoders.metrics.reconstruction import image_errors
+from autoencoders.metrics.image import image_errors
 from autoencoders.reconstruction import (
     BCE,
     MAE,

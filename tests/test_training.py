@@ -9,10 +9,12 @@ import time
 import pytest
 import torch
 from conftest import Probe, model, names, trained
+from lightning.pytorch.callbacks import Callback
 
 from autoencoders import build, randomness
 from autoencoders.compose import compose
 from autoencoders.errors import UserError
+from autoencoders.lean import OPTIMIZATION_HOOKS, STEP_HOOKS, TRANSFER_HOOKS
 from autoencoders.run import Run, load
 from autoencoders.train import fit
 
@@ -51,6 +53,37 @@ def test_training_is_a_hand_written_loop_bit_for_bit(name, tmp_path):
             expected.append(float(loss))
     assert losses == expected
     assert equal(built, by_template)
+
+
+HOOKS = (*STEP_HOOKS, *TRANSFER_HOOKS, *OPTIMIZATION_HOOKS)
+
+
+@pytest.mark.parametrize("written", HOOKS)
+def test_a_hook_that_somebody_wrote_is_called_at_every_step(written, tmp_path, monkeypatch):
+    """`lean` leaves out what nobody wrote, and only that: the weights are those without the hook."""
+    from autoencoders.models.vae import VAE
+
+    reference, losses = fitted(tmp_path / "plain", "trainer.max_epochs=1")
+    calls = []
+
+    def hooked(base):
+        def hook(self, *args, **kwargs):
+            calls.append(written)
+            return getattr(super(owner, self), written)(*args, **kwargs)
+
+        owner = type(base.__name__, (base,), {written: hook})
+        return owner
+
+    if hasattr(VAE, written):
+        monkeypatch.setattr("autoencoders.models.vae.VAE", hooked(VAE))
+        assert equal(reference, fitted(tmp_path / "model", "trainer.max_epochs=1")[0])
+        assert len(calls) >= len(losses), "of the model"
+        monkeypatch.undo()
+    if hasattr(Callback, written):
+        calls.clear()
+        run = Run.create(tmp_path / "callback", *compose("train", ["trainer.max_epochs=1"]))
+        assert equal(reference, fit(run, callbacks=[hooked(Callback)()]).lightning_module)
+        assert len(calls) >= len(losses), "of a callback"
 
 
 def test_nothing_depends_on_what_was_drawn_before(tmp_path):

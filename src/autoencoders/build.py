@@ -21,10 +21,15 @@ from autoencoders.errors import UserError
 from autoencoders.models.base import Autoencoder
 
 TRUSTED = (
-    *(
-        f"autoencoders.{part}"
-        for part in ("models", "nets", "data", "noise", "reconstruction", "schedules", "callbacks")
-    ),
+    "autoencoders.models",
+    "autoencoders.nets",
+    "autoencoders.data",
+    "autoencoders.noise",
+    "autoencoders.reconstruction",
+    "autoencoders.schedules",
+    "autoencoders.callbacks",
+    "autoencoders.metrics",
+    "autoencoders.samplers",
     "lightning.pytorch.callbacks",
     "lightning.pytorch.loggers",
     "lightning.pytorch.profilers",
@@ -76,6 +81,11 @@ def loggers(config: DictConfig) -> list[Logger]:
     return [build(logger, list(config.trust)) for logger in config.get("logger", {}).values() if logger]
 
 
+def metrics(config: DictConfig) -> dict[str, Any]:
+    """The groups of metrics by name; one that is null is left out."""
+    return {str(name): build(group, list(config.trust)) for name, group in config.get("metrics", {}).items() if group}
+
+
 def build(config: DictConfig | None, trust: Sequence[str] = (), **more: Any) -> Any:
     """The object that a config names by `_target_`, from plain Python values and `more`; None for None.
 
@@ -100,7 +110,7 @@ def build(config: DictConfig | None, trust: Sequence[str] = (), **more: Any) -> 
         raise UserError(("" if own else f"{plain['_target_']}: ") + " ".join(str(cause).split())) from error
 
 
-_KEYS = ("model.", "model=", "net.", "net=", "data.", "noise.", "reconstruction.")
+_KEYS = ("model.", "model=", "net.", "net=", "data.", "noise.", "reconstruction.", "metrics.")
 
 
 def _targets(plain: Any) -> Iterator[str]:

@@ -1,6 +1,7 @@
 """The command `ae`: a verb, then Hydra's overrides. Nothing heavy is imported before it is needed."""
 
 import importlib
+import json
 import os
 import signal
 import sys
@@ -15,6 +16,8 @@ from autoencoders.errors import UserError, did_you_mean, explain
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
+    from autoencoders.run import Run
+
 TRACEBACKS = os.environ.get("HYDRA_FULL_ERROR") == "1"
 os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra hands every exception on, and the line is ours
 
@@ -22,7 +25,9 @@ HELP = """\
 Train autoencoders: any objective, any network, any data, any noise.
 
     ae train [key=value ...]            train a run; -m sweeps over key=a,b,c
-    ae evaluate run=DIR [key=value ...] the numbers of a trained run, from its folder alone
+    ae evaluate run=DIR [key=value ...] the numbers of a trained run, from its folder alone; --json prints them so
+    ae visualize run=DIR [...]          its pictures, into its folder and TensorBoard
+    ae explore run=DIR [...]            one page to walk through its codes in a browser
 
     ae train                                                    a VAE on digits, in seconds
     ae train model=vae net=conv data=cifar10 noise=gaussian trainer=gpu
@@ -56,6 +61,7 @@ def _hydra(verb: str, words: list[str]) -> None:
     import hydra
     from hydra._internal.utils import get_args_parser
 
+    words = [_plain(word) for word in words]
     # argparse does not take `a=1 -m b=2`, so flags go first.
     parser = get_args_parser()
     arguments, unknown = parser.parse_known_intermixed_args(words)
@@ -66,6 +72,15 @@ def _hydra(verb: str, words: list[str]) -> None:
     sys.argv = [f"ae {verb}", *flags, *arguments.overrides]
     register_resolvers()
     hydra.main(version_base="1.3", config_path=str(configs()), config_name=verb)(TASKS[verb])()
+
+
+def _plain(word: str) -> str:
+    """`--json` as the key that it stands for; the folder of a run, which may hold `=` and `,`, in Hydra's quotes."""
+    key, _, path = word.partition("=")
+    if key == "run" and path and path[0] not in "'\"":
+        path = path.replace("'", r"\'")
+        return f"run='{path}'"
+    return "json=true" if word == "--json" else word
 
 
 @contextmanager
@@ -95,16 +110,41 @@ def _train(config: "DictConfig") -> float:
 
 
 def _evaluate(config: "DictConfig") -> None:
-    from autoencoders.run import Run
-
-    _import_from_here(config)
-    with _one_line_errors("evaluate", sys.argv[1:]):
-        run = Run(config.run, config.trust)
+    with _of_a_run("evaluate", config) as run:
+        from autoencoders import build
         from autoencoders.evaluate import evaluate, show
 
-        metrics = evaluate(run, config.splits, checkpoint=config.checkpoint, root=config.data.root)
-        run.add_metrics(metrics)
-        show(metrics, str(config.run))
+        asked = any(word.startswith("metrics=") for word in sys.argv)
+        metrics = evaluate(run, config.splits, build.metrics(config), asked, config.checkpoint, config.data.root)
+        if config.json:
+            print(json.dumps(metrics, indent=2))
+        else:
+            show(metrics, f"{metrics['test/images']:.0f} test images" if "test/images" in metrics else str(config.run))
+
+
+def _visualize(config: "DictConfig") -> None:
+    with _of_a_run("visualize", config) as run:
+        from autoencoders.visualize import visualize
+
+        visualize(run, config.pictures, config.checkpoint, config.data.root)
+
+
+def _explore(config: "DictConfig") -> None:
+    with _of_a_run("explore", config) as run:
+        from autoencoders.explore import explore
+
+        explore(run, config.units, config.checkpoint, config.data.root)
+
+
+@contextmanager
+def _of_a_run(verb: str, config: "DictConfig") -> Iterator["Run"]:
+    """What the verbs that take a trained run share; what they have to say goes to stderr."""
+    _import_from_here(config)
+    with _one_line_errors(verb, sys.argv[1:]):
+        from autoencoders.run import Console, Run, start_console
+
+        start_console(Console(stderr=True))
+        yield Run(config.run, config.trust)
 
 
 def _import_from_here(config: "DictConfig") -> None:
@@ -113,4 +153,4 @@ def _import_from_here(config: "DictConfig") -> None:
         sys.path.insert(0, str(Path.cwd()))
 
 
-TASKS = {"train": _train, "evaluate": _evaluate}
+TASKS = {"train": _train, "evaluate": _evaluate, "visualize": _visualize, "explore": _explore}

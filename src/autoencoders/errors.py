@@ -22,12 +22,16 @@ def explain(error: Exception, verb: str, words: list[str]) -> str | None:
     from hydra import errors as hydra
     from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
+    from autoencoders.compose import configs
+
     text = " ".join(str(error).split())
     match error:
         case UserError():
             return text
-        case hydra.MissingConfigException(options=options) if options:
-            group, _, name = (error.missing_cfg_file or "").rpartition("/")
+        case hydra.MissingConfigException(missing_cfg_file=str(missing)):
+            group, _, name = missing.rpartition("/")
+            # Hydra does not say what there is for one of a list, such as metrics=[code].
+            options = error.options or [path.stem for path in (configs() / group).glob("*.yaml")]
             known = sorted(set(options) - {"base"})
             return f"no {group} '{name}'{did_you_mean(name, known)} (there are {', '.join(known)})"
         case hydra.ConfigCompositionException() if found := re.search(r"override '([^']+)'", text):

@@ -1,37 +1,70 @@
 """`ae evaluate run=DIR`: the numbers of a trained run, from nothing but its folder."""
 
-from collections.abc import Sequence
+import logging
+from collections.abc import Mapping, Sequence
 
 from lightning import Trainer
 from rich.console import Console
-from rich.table import Table
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Column, Table
 
-from autoencoders import build
 from autoencoders.callbacks.averages import Averages
 from autoencoders.callbacks.health import Health
 from autoencoders.data.base import Images, Split
+from autoencoders.metrics.base import Group, Subject, Unsupported
 from autoencoders.run import Run
+
+ROWS = 30  # of a table
+
+log = logging.getLogger(__name__)
 
 
 def evaluate(
     run: Run,
-    splits: Sequence[Split],
-    data: Images | None = None,
+    splits: Sequence[Split] = ("val", "test"),
+    groups: Mapping[str, Group] | None = None,
+    asked: bool = False,
     checkpoint: str = "best",
     root: str | None = None,
 ) -> dict[str, float]:
+    """The terms of the loss, by `split/name`, and the numbers of each group, by `group/name`; all are added to the
+    run's `metrics.json` as they come. Twice gives the same numbers.
+
+    A group that this model or these data do not support is left out, with a line that says why; if it was `asked` for
+    by name, it raises Unsupported. `root`: where the data lies now, if it moved.
+    """
+    subject = Subject.of(run, checkpoint, root)
+    status = run.manifest.get("status", "unfinished")
+    if status != "done":
+        log.warning("the run is %s: these are the numbers of what it saved so far", status)
+    metrics = losses(run, subject.data, splits, checkpoint)
+    run.add_metrics(metrics)
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+        task = progress.add_task("", total=len(groups or {}))
+        for name, group in (groups or {}).items():
+            progress.update(task, description=name)
+            try:
+                numbers = {f"{name}/{key}": value for key, value in group(subject).items()}
+            except Unsupported as reason:
+                if asked:
+                    raise
+                log.info("no %s: %s", name, reason)
+                numbers = {}
+            run.add_metrics(numbers)
+            metrics |= numbers
+            progress.advance(task)
+    return metrics
+
+
+def losses(run: Run, data: Images, splits: Sequence[Split], checkpoint: str = "best") -> dict[str, float]:
     """Every term of the loss and every error of the images, by `split/name`, over each image exactly once.
 
-    Always one process on one device, whatever trained the run, and the same draws: twice gives the same numbers.
-    `root`: where the data lies now, if it moved.
+    Always one process on one device, whatever trained the run.
     """
     config = run.config
-    if root is not None:
-        config.data.root = root
-    model = run.load_model(checkpoint)
-    data = data or build.data(config)
     trainer = Trainer(
-        accelerator=config.trainer.accelerator,
+        accelerator=run.device.type,
         devices=1,
         precision=config.trainer.precision,
         inference_mode=False,  # a contractive model differentiates in evaluation too
@@ -41,6 +74,7 @@ def evaluate(
         enable_checkpointing=False,
         callbacks=[Averages(), Health(folder=None)],
     )
+    model = run.load_model(checkpoint)
     metrics: dict[str, float] = {}
     for split in splits:
         verb = trainer.validate if split == "val" else trainer.test
@@ -53,10 +87,25 @@ def evaluate(
 
 
 def show(metrics: dict[str, float], title: str) -> None:
-    """Print the numbers as a table: a row a quantity, a column a split."""
-    splits = list(dict.fromkeys(name.split("/")[0] for name in metrics))
-    table = Table("", *splits, title=title)
-    for quantity in dict.fromkeys(name.split("/", 1)[1] for name in metrics if "/" in name):
-        values = (metrics.get(f"{split}/{quantity}") for split in splits)
-        table.add_row(quantity, *("" if value is None else f"{value:.6g}" for value in values))
-    Console().print(table)
+    """Print the numbers: a table of the loss terms, a column a split, and a table a group, a row a quantity."""
+    groups: dict[str, list[tuple[str, str, float]]] = {}
+    for name, value in metrics.items():
+        first, _, rest = name.partition("/")
+        if first in ("val", "test"):
+            groups.setdefault(title, []).append((rest, first, value))
+        elif "/" in rest:
+            row, _, column = rest.rpartition("/")
+            groups.setdefault(first, []).append((row, column, value))
+        else:
+            groups.setdefault(first, []).append((rest, "", value))
+    console = Console()
+    for group, entries in groups.items():
+        columns = list(dict.fromkeys(column for _, column, _ in entries))
+        rows = list(dict.fromkeys(row for row, _, _ in entries))
+        values = {(row, column): f"{value:.5g}" for row, column, value in entries}
+        table = Table("", *(Column(column, overflow="fold") for column in columns), title=group)
+        for row in rows[:ROWS]:
+            table.add_row(row, *(values.get((row, column), "") for column in columns))
+        if len(rows) > ROWS:
+            table.add_row(f"{len(rows) - ROWS} more in metrics.json")
+        console.print(table)

@@ -29,6 +29,8 @@ class Reconstruction(Protocol):
 
     likelihood: ClassVar[bool]
     """Whether `error` is -log p(x | out) in nats, nothing left out: bits per dimension and bounds need that."""
+    density: ClassVar[bool]
+    """Whether that p is a density of pixels in [0, 1], not a probability of greys or bits."""
     maps: ClassVar[int]
     """Maps of `out` for each channel of the image."""
 
@@ -46,6 +48,7 @@ class Pixelwise(Reconstruction, Protocol):
     """An error that is a sum over pixels."""
 
     likelihood: ClassVar[bool] = False
+    density: ClassVar[bool] = False
     maps: ClassVar[int] = 1
 
     def image(self, out: Tensor) -> Tensor:
@@ -104,7 +107,7 @@ class Gaussian(nn.Module, Pixelwise):
     (Rybkin, Daniilidis & Levine, 2021, equation 3).
     """
 
-    likelihood = True
+    likelihood = density = True
 
     def __init__(self, sigma: float, learned: bool) -> None:
         super().__init__()
@@ -118,7 +121,7 @@ class Gaussian(nn.Module, Pixelwise):
 class Laplace(nn.Module, Pixelwise):
     """Laplace pixels: sum |x - s(out)| / scale + log(2 scale), in nats; `scale` and `learned` as for `gaussian`."""
 
-    likelihood = True
+    likelihood = density = True
 
     def __init__(self, scale: float, learned: bool) -> None:
         super().__init__()
@@ -182,6 +185,7 @@ class SSIM:
 
     sigma: float
     likelihood: ClassVar[bool] = False
+    density: ClassVar[bool] = False
     maps: ClassVar[int] = 1
 
     def image(self, out: Tensor) -> Tensor:
@@ -201,6 +205,7 @@ class MSE_SSIM:
     alpha: float
     sigma: float
     likelihood: ClassVar[bool] = False
+    density: ClassVar[bool] = False
     maps: ClassVar[int] = 1
 
     def __post_init__(self) -> None:

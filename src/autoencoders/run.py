@@ -27,6 +27,8 @@ from omegaconf import DictConfig, OmegaConf
 from autoencoders.errors import UserError
 
 if TYPE_CHECKING:
+    import torch
+
     from autoencoders.models.base import Autoencoder
 
 
@@ -80,6 +82,25 @@ class Run:
         config.folder = str(self.folder)
         config.trust = self.trust
         return config
+
+    def config_at(self, root: str | None) -> DictConfig:
+        """The config, with the data in `root` where that is given."""
+        config = self.config.copy()
+        if root is not None:
+            config.data.root = root
+        return config
+
+    @property
+    def device(self) -> "torch.device":
+        """The kind of device it was trained on, where this machine has one; else the CPU."""
+        import torch
+
+        wanted = self.config.trainer.accelerator
+        if torch.cuda.is_available() and wanted in ("gpu", "cuda", "auto"):
+            return torch.device("cuda")
+        if torch.backends.mps.is_available() and wanted in ("gpu", "mps", "auto"):
+            return torch.device("mps")
+        return torch.device("cpu")
 
     @property
     def manifest(self) -> dict[str, Any]:
@@ -141,11 +162,15 @@ def freeze(config: DictConfig) -> str:
     return OmegaConf.to_yaml(OmegaConf.create(plain))
 
 
-class _Console(logging.Handler):
-    """Plain `print`, so that a rich progress bar, which stands in for stdout, keeps its line below."""
+class Console(logging.Handler):
+    """Plain `print`, so that a rich progress bar, which stands in for the terminal, keeps its line below."""
+
+    def __init__(self, stderr: bool = False) -> None:
+        super().__init__()
+        self.stderr = stderr
 
     def emit(self, record: logging.LogRecord) -> None:
-        print(self.format(record), flush=True)
+        print(self.format(record), file=sys.stderr if self.stderr else sys.stdout, flush=True)
 
 
 def start_log(folder: Path, quiet: bool = False) -> None:
@@ -157,9 +182,16 @@ def start_log(folder: Path, quiet: bool = False) -> None:
         root.removeHandler(old)
         old.close()
     root.addHandler(file)
+    start_console(None if quiet else Console())
+
+
+def start_console(console: logging.Handler | None) -> None:
+    """Show what this program logs, and nothing of what libraries say that does not help anybody."""
+    import lightning.pytorch  # noqa: F401  (sets the levels of its loggers when it is first imported)
+
     own = logging.getLogger("autoencoders")
     own.setLevel(logging.INFO)
-    own.handlers = [] if quiet else [_Console()]
+    own.handlers = [console] if console else []
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)
     logging.captureWarnings(True)

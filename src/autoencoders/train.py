@@ -16,7 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 from autoencoders import build
 from autoencoders.data.base import Images
 from autoencoders.errors import UserError
-from autoencoders.evaluate import evaluate, show
+from autoencoders.evaluate import losses, show
 from autoencoders.lean import lean
 from autoencoders.models.base import Autoencoder
 from autoencoders.run import Run, start_log
@@ -63,7 +63,7 @@ def _train(run: Run) -> float:
         metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
 
     if run.checkpoint("best").exists():
-        metrics = evaluate(run, ("val", "test"), data=data)
+        metrics = losses(run, data, ("val", "test"))
     else:
         log.info("no checkpoint was saved, so these are the numbers of the last step, and there are none of the test")
     run.add_metrics(metrics)

@@ -5,7 +5,7 @@ the official training split, and every batch is made on the training device as a
 """
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple, Protocol
 
@@ -42,7 +42,7 @@ class Pixels(Protocol):
 
 @dataclass
 class Order:
-    """The images of each step, as indices on the device. Training order is a permutation drawn for the epoch.
+    """The images of each step, as indices on the device; `shuffled`, in a permutation drawn for the epoch.
 
     Process `rank` of `world` takes every world-th image of a global batch.
     """
@@ -53,6 +53,7 @@ class Order:
     seed: int
     rank: int
     world: int
+    shuffled: bool
     epoch: int = 0
 
     @property
@@ -69,7 +70,7 @@ class Order:
     def __iter__(self) -> Iterator[tuple[Tensor, float]]:
         """Yields the indices of this process, and the weight of its share (see `Batch`)."""
         order = self.indices
-        if self.split == "train":
+        if self.shuffled:
             g = randomness.generator(order.device, "order", self.seed, self.epoch)
             order = order[torch.randperm(len(order), generator=g, device=order.device)]
         for batch in order.split(self.batch_size):
@@ -79,7 +80,7 @@ class Order:
 
     def generator(self, step: int) -> torch.Generator:
         """For what is drawn while the batch of this step is made. Evaluation draws are fixed, whatever the seed."""
-        if self.split == "train":
+        if self.shuffled:
             return randomness.generator(self.indices.device, "batch", self.seed, self.epoch, step, self.rank)
         return randomness.generator(self.indices.device, self.split, step, self.rank)
 
@@ -127,6 +128,8 @@ class Images(LightningDataModule):
     """Images cut from the official training split for validation: a number, or a share below 1."""
     split_seed: int
     """Which images these are. Not the run's seed: runs that differ in seed share their split."""
+    classes: Sequence[int] | None
+    """Labels that training and validation are cut down to, so that the others are unknown; None: all of them."""
     loader: Literal["resident", "stream"]
     num_workers: int
     """Processes that read files for `stream`."""
@@ -170,8 +173,8 @@ class Images(LightningDataModule):
             raise UserError(f"data.val_size={self.val_size} must leave some, and not all, of the {n} training images")
         shuffled = torch.randperm(n, generator=randomness.generator("cpu", "validation", self.split_seed))
         self.splits = {
-            "train": (*official[True], shuffled[val:].sort().values),
-            "val": (*official[True], shuffled[:val].sort().values),
+            "train": (*official[True], self._known(official[True][1], shuffled[val:])),
+            "val": (*official[True], self._known(official[True][1], shuffled[:val])),
             "test": (*official[False], torch.arange(len(official[False][1]))),
         }
 
@@ -180,26 +183,49 @@ class Images(LightningDataModule):
         return len(self.splits[split][2])
 
     def batches(self, split: Split) -> Loader:
-        """The loader of a split, on the trainer's device (on the CPU without a trainer)."""
+        """The loader of a split as a trainer wants it, on its device (on the CPU without one): training is shuffled,
+        and its processes share the images."""
+        trainer = self.trainer
+        device = trainer.strategy.root_device if trainer else torch.device("cpu")
+        rank, world = (trainer.global_rank, trainer.world_size) if trainer else (0, 1)
+        return self._loader(split, device, self.noise, split == "train", rank, world)
+
+    def in_order(self, split: Split, device: torch.device, noise: Noise, limit: int | None = None) -> Loader:
+        """The loader of a split for evaluation: each image once, training images too, or the same `limit` of them
+        drawn at random."""
+        return self._loader(split, device, noise, False, 0, 1, limit)
+
+    def _loader(
+        self,
+        split: Split,
+        device: torch.device,
+        noise: Noise,
+        shuffled: bool,
+        rank: int,
+        world: int,
+        limit: int | None = None,
+    ) -> Loader:
         from autoencoders.data.resident import Resident
         from autoencoders.data.stream import Stream
 
         self.setup()
         images, labels, indices = self.splits[split]
-        trainer = self.trainer
-        device = trainer.strategy.root_device if trainer else torch.device("cpu")
+        if limit is not None and limit < len(indices):
+            drawn = torch.randperm(len(indices), generator=randomness.generator("cpu", "limit", split))
+            indices = indices[drawn[:limit].sort().values]
         order = Order(
             indices=indices.to(device),
-            batch_size=self.batch_size if split == "train" else self.eval_batch_size,
+            batch_size=self.batch_size if shuffled else self.eval_batch_size,
             split=split,
             seed=self.seed,
-            rank=trainer.global_rank if trainer else 0,
-            world=trainer.world_size if trainer else 1,
+            rank=rank,
+            world=world,
+            shuffled=shuffled,
         )
         dynamic = self.binarize == "dynamic"
         if self.loader == "resident" and isinstance(images, Tensor):
-            return Resident(images, labels, order, self.noise, dynamic)
-        return Stream(images, labels, self.num_workers, order, self.noise, dynamic)
+            return Resident(images, labels, order, noise, dynamic)
+        return Stream(images, labels, self.num_workers, order, noise, dynamic)
 
     def train_dataloader(self) -> Loader:
         return self.batches("train")
@@ -209,9 +235,6 @@ class Images(LightningDataModule):
 
     def test_dataloader(self) -> Loader:
         return self.batches("test")
-
-    def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
-        return batch  # the loaders make it on the device
 
     def _prepare(self, pixels: Pixels, split: str) -> Pixels:
         """In the declared shape and binarised once where that is asked for; files stay files."""
@@ -226,6 +249,16 @@ class Images(LightningDataModule):
             g = randomness.generator("cpu", "static binarisation", split)
             return torch.bernoulli(pixels / 255, generator=g).to(torch.uint8) * 255
         return pixels
+
+    def _known(self, labels: Tensor, indices: Tensor) -> Tensor:
+        """Those of the indices, sorted, whose label is one of `classes`."""
+        indices = indices.sort().values
+        if self.classes is None:
+            return indices
+        known = indices[torch.isin(labels[indices], torch.tensor(list(self.classes)))]
+        if not len(known):
+            raise UserError(f"data.classes={list(self.classes)}: no image has one of these labels")
+        return known
 
     def _check_classes(self, labels: Tensor) -> None:
         found = int(labels.max()) + 1

@@ -12,7 +12,7 @@ from torch.optim.lr_scheduler import LRScheduler
 from autoencoders import randomness
 from autoencoders.data.base import Batch
 from autoencoders.errors import UserError
-from autoencoders.metrics.reconstruction import image_errors
+from autoencoders.metrics.image import image_errors
 from autoencoders.reconstruction import Reconstruction
 from autoencoders.schedules import Weight
 
@@ -29,6 +29,9 @@ class Autoencoder(LightningModule):
 
     spatial: ClassVar[bool] = False
     """Whether a code is a stack of maps (B, latent_dim, h, w), which only a spatial net gives."""
+
+    conditional: ClassVar[bool] = False
+    """Whether encoder and decoder must be told the label."""
 
     encoder: nn.Module
     decoder: nn.Module
@@ -55,9 +58,14 @@ class Autoencoder(LightningModule):
         z: Tensor = self.encoder(x)
         return z
 
+    def out(self, z: Tensor, y: Tensor | None = None) -> Tensor:
+        """Codes (B, latent_dim) -> what the reconstruction term reads."""
+        out: Tensor = self.decoder(z)
+        return out
+
     def decode(self, z: Tensor, y: Tensor | None = None) -> Tensor:
         """Codes (B, latent_dim) -> images (B, C, H, W) in [0, 1]."""
-        return self.reconstruction.image(self.decoder(z))
+        return self.reconstruction.image(self.out(z, y))
 
     def loss(self, seen: Tensor, x: Tensor, y: Tensor) -> Terms:
         """Encode `seen`, explain `x`: "loss" is minimised and every entry is logged, each a mean over the batch."""
@@ -115,6 +123,20 @@ class Autoencoder(LightningModule):
 
 class Variational(Autoencoder):
     """Wiring of a model whose code is a normal distribution, and whose prior over codes is N(0, I)."""
+
+    @property
+    def likelihood(self) -> bool:
+        """Whether `error` is a whole -log p(x | z): then there are bounds of log p(x)."""
+        return self.reconstruction.likelihood
+
+    @property
+    def density(self) -> bool:
+        """Whether that p is a density of pixels in [0, 1], not a probability of greys or bits."""
+        return self.reconstruction.density
+
+    def error(self, z: Tensor, x: Tensor, y: Tensor | None = None) -> Tensor:
+        """Codes (B, latent_dim), clean images (B, C, H, W) -> the reconstruction term (B,)."""
+        return self.reconstruction.error(self.out(z, y), x)
 
     def posterior(self, x: Tensor, y: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Images (B, C, H, W) -> mean and log variance of their codes, each (B, latent_dim)."""

@@ -11,7 +11,7 @@ Kingma, Rezende, Mohamed & Welling, Semi-supervised learning with deep generativ
 """
 
 from dataclasses import replace
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -24,6 +24,8 @@ from autoencoders.reconstruction import Reconstruction
 
 
 class CVAE(Variational):
+    conditional: ClassVar[bool] = True
+
     def __init__(self, net: Net, reconstruction: Reconstruction, latent_dim: int, num_classes: int | None) -> None:
         super().__init__(latent_dim, reconstruction)
         if num_classes is None:
@@ -40,17 +42,13 @@ class CVAE(Variational):
         mu, logvar = self.encoder(torch.cat([x, label], dim=1)).chunk(2, dim=1)
         return mu, logvar
 
-    def decode(self, z: Tensor, y: Tensor | None = None) -> Tensor:
-        return self.reconstruction.image(self.decoder(self.beside(z, y)))
-
-    def beside(self, z: Tensor, y: Tensor | None) -> Tensor:
-        """z and the one-hot label: (B, latent_dim + num_classes)."""
-        return torch.cat([z, F.one_hot(self.known(y), self.num_classes).to(z)], dim=1)
+    def out(self, z: Tensor, y: Tensor | None = None) -> Tensor:
+        out: Tensor = self.decoder(torch.cat([z, F.one_hot(self.known(y), self.num_classes).to(z)], dim=1))
+        return out
 
     def loss(self, seen: Tensor, x: Tensor, y: Tensor) -> Terms:
         mu, logvar = self.posterior(seen, y)
-        out = self.decoder(self.beside(self.draw(mu, logvar), y))
-        reconstruction = self.reconstruction.error(out, x).mean()
+        reconstruction = self.reconstruction.error(self.out(self.draw(mu, logvar), y), x).mean()
         kl = (mu.square() + logvar.exp() - 1 - logvar).sum(1).mean() / 2
         return {"loss": reconstruction + kl, "reconstruction": reconstruction, "kl": kl}
 

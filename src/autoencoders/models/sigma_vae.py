@@ -31,11 +31,15 @@ class SigmaVAE(Variational):
         self.encoder = net.encoder(2 * latent_dim)
         self.decoder = net.decoder(latent_dim, reconstruction.maps)
 
+    likelihood = density = True
+
+    def error(self, z: Tensor, x: Tensor, y: Tensor | None = None) -> Tensor:
+        squares = (x - self.decode(z)).square() / (2 * (2 * self.log_sigma).exp())
+        return (squares + self.log_sigma + math.log(2 * math.pi) / 2).flatten(1).sum(1)
+
     def loss(self, seen: Tensor, x: Tensor, y: Tensor) -> Terms:
         mu, logvar = self.posterior(seen)
-        image = self.decode(self.draw(mu, logvar))
-        squares = (x - image).square() / (2 * (2 * self.log_sigma).exp())
-        reconstruction = (squares + self.log_sigma + math.log(2 * math.pi) / 2).flatten(1).sum(1).mean()
+        reconstruction = self.error(self.draw(mu, logvar), x).mean()
         kl = (mu.square() + logvar.exp() - 1 - logvar).sum(1).mean() / 2
         sigma = self.log_sigma.exp()
         return {"loss": reconstruction + kl, "reconstruction": reconstruction, "kl": kl, "sigma": sigma}

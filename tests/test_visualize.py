@@ -1,0 +1,67 @@
+"""The pictures of a run: which are made, where they go, and what is said where there is nothing to draw."""
+
+import numpy as np
+import pytest
+from conftest import names, trained
+from PIL import Image
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from autoencoders import figures
+from autoencoders.errors import UserError
+from autoencoders.metrics.base import Unsupported
+from autoencoders.visualize import pictures, visualize
+
+ALWAYS = {"reconstructions", "samples", "filters", "learning_curves", "strangest"}
+OF_VECTORS = {"latent_2d", "latent_3d", "manifold", "interpolations", "traversals"}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", names("model"))
+def test_every_picture_that_a_model_has(name, tmp_path, monkeypatch):
+    monkeypatch.setattr(figures, "POINTS", 100)
+    run = trained(tmp_path / "run", f"model={name}", "trainer.max_epochs=1", "noise=gaussian")
+    run.add_metrics({f"robustness/gaussian/{s}/{kind}": 20.0 for s in (0.1, 0.3) for kind in ("noisy", "model")})
+    drawn = set(visualize(run))
+    spatial = run.load_model().spatial
+    assert drawn - {"latent_2d", "latent_3d"} == ALWAYS | {"robustness"} | (
+        set() if spatial else OF_VECTORS - {"latent_2d", "latent_3d"}
+    )
+    for picture in drawn:
+        image = np.asarray(Image.open(run.folder / "figures" / f"{picture}.png").convert("L"))
+        assert image.std() > 5, "not a blank sheet"
+        assert (run.folder / "figures" / f"{picture}.pdf").read_bytes().startswith(b"%PDF")
+    board = EventAccumulator(str(run.folder / "tensorboard"), size_guidance={"images": 0}).Reload()
+    assert {f"visualize/{picture}" for picture in drawn} <= set(board.Tags()["images"])
+    assert (run.folder / "tensorboard" / "projector_config.pbtxt").exists()
+    assert list((run.folder / "tensorboard").rglob("sprite.png"))
+    (codes,) = (run.folder / "tensorboard").rglob("tensors.tsv")
+    assert len(codes.read_text().splitlines()) == 100
+
+
+def test_only_what_was_asked_for(own_run):
+    assert visualize(own_run, ["samples", "filters"]) == ["samples", "filters"]
+    with pytest.raises(UserError, match="no picture 'sample', did you mean 'samples'"):
+        visualize(own_run, ["sample"])
+    with pytest.raises(Unsupported, match="type ae evaluate"):
+        visualize(own_run, ["robustness"])
+
+
+def test_a_code_of_two_units(tmp_path):
+    """Of a code of two units the manifold is that code's own plane."""
+    run = trained(tmp_path / "run", "model.latent_dim=2", "trainer.max_epochs=1")
+    drawn = visualize(run)
+    assert "latent_2d" in drawn
+    assert "manifold" in drawn
+    assert "latent_3d" not in drawn
+
+
+def test_every_picture_is_named_in_the_docs():
+    assert set(pictures()) == ALWAYS | OF_VECTORS | {"robustness"}
+
+
+def test_arcs_keep_their_radius_and_lines_do_not():
+    a, b = np.array([1.0, 0.0]), np.array([0.0, 1.0])
+    assert np.linalg.norm(figures._arc(a, b, 0.5)) == pytest.approx(1)
+    assert np.linalg.norm(figures._line(a, b, 0.5)) == pytest.approx(0.5**0.5)
+    assert figures._arc(a, b, 1 / 3) @ a == pytest.approx(np.cos(np.pi / 6))
+    assert np.allclose(figures._arc(a, a, 0.3), a)
