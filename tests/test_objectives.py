@@ -360,7 +360,7 @@ def test_health_of_a_posterior_a_sparse_code_and_a_codebook(tmp_path):
 def test_an_ill_code_is_warned_about_once(tmp_path):
     for name, overrides, words in (
         ("vae", ("model.beta=1000",), "the posterior collapsed"),
-        ("vqvae", ("model.codebook_size=2000",), "the codebook died"),
+        ("vqvae", ("model.codebook_size=2000", "model.revive_after=0"), "the codebook died"),
     ):
         run = trained(tmp_path / name, f"model={name}", "trainer.max_epochs=4", "logger=[]", *overrides)
         text = (run.folder / "train.log").read_text()

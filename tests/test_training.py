@@ -71,7 +71,7 @@ def test_a_hook_that_somebody_wrote_is_called_at_every_step(written, tmp_path, m
             calls.append(written)
             return getattr(super(owner, self), written)(*args, **kwargs)
 
-        owner = type(base.__name__, (base,), {written: hook})
+        owner = type(base.__name__, (base,), {written: hook, "__module__": base.__module__})
         return owner
 
     if hasattr(VAE, written):

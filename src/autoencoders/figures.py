@@ -33,7 +33,7 @@ def reconstructions(subject: Subject, run: Run) -> Figure:
     seen, x, y = batch.seen[:COLUMNS], batch.x[:COLUMNS], batch.y[:COLUMNS]
     image = subject.model(seen, y)
     error = (image - x).mean(1, keepdim=True)
-    return _grid([x, seen.clamp(0, 1), image, error], ["clean", "seen", "reconstruction", "error"])
+    return sheet([x, seen.clamp(0, 1), image, error], ["clean", "seen", "reconstruction", "error"])
 
 
 def latent_2d(subject: Subject, run: Run) -> Figure:
@@ -83,7 +83,7 @@ def manifold(subject: Subject, run: Run) -> Figure:
     centre, axes = plane(z)
     steps = np.linspace(-2, 2, n)
     points = np.stack([centre + a * axes[0] + b * axes[1] for b in steps[::-1] for a in steps])
-    return _grid(_decode(subject, points).split(n), xlabel="-2 … 2 deviations, both ways", scale=0.4)
+    return sheet(_decode(subject, points).split(n), xlabel="-2 … 2 deviations, both ways", scale=0.4)
 
 
 def interpolations(subject: Subject, run: Run) -> Figure:
@@ -97,7 +97,7 @@ def interpolations(subject: Subject, run: Run) -> Figure:
             points = np.stack([path(z[a].numpy(), z[b].numpy(), t) for t in np.linspace(0, 1, COLUMNS)])
             middle = _decode(subject, points, y[[a] * (COLUMNS // 2) + [b] * (COLUMNS - COLUMNS // 2)])
             rows.append(torch.cat([x[[a]], middle.cpu(), x[[b]]]))
-    return _grid(rows, [kind for _ in range(4) for kind in ("line", "arc")])
+    return sheet(rows, [kind for _ in range(4) for kind in ("line", "arc")])
 
 
 def traversals(subject: Subject, run: Run) -> Figure:
@@ -110,7 +110,7 @@ def traversals(subject: Subject, run: Run) -> Figure:
         points = np.repeat(z[:1], COLUMNS, 0)
         points[:, unit] = z[:, unit].mean() + np.linspace(-2, 2, COLUMNS) * deviation[unit]
         rows.append(_decode(subject, points, y[[0] * COLUMNS]))
-    return _grid(rows, [f"unit {unit}" for unit in units], "-2 … 2 deviations of the unit")
+    return sheet(rows, [f"unit {unit}" for unit in units], "-2 … 2 deviations of the unit")
 
 
 def samples(subject: Subject, run: Run) -> Figure:
@@ -134,7 +134,7 @@ def samples(subject: Subject, run: Run) -> Figure:
             labels += [name, ""]
         except Unsupported:
             continue
-    return _grid(rows, labels)
+    return sheet(rows, labels)
 
 
 def filters(subject: Subject, run: Run) -> Figure:
@@ -148,7 +148,7 @@ def filters(subject: Subject, run: Run) -> Figure:
         weight = weight.view(len(weight), -1, height, width)
     images = weight[:100, :channels].mean(1, keepdim=True)
     images = images / images.abs().amax((1, 2, 3), keepdim=True).clamp_min(1e-12)
-    return _grid(images.split(COLUMNS))
+    return sheet(images.split(COLUMNS))
 
 
 def learning_curves(subject: Subject, run: Run) -> Figure:
@@ -201,7 +201,7 @@ def strangest(subject: Subject, run: Run) -> Figure:
     x, images = subject.images("test")[0], subject.reconstructions("test")[0]
     order = (images - x).square().flatten(1).sum(1).argsort()
     least, most = order[:COLUMNS], order.flip(0)[:COLUMNS]
-    return _grid([x[least], images[least], x[most], images[most]], ["least error", "", "greatest error", ""])
+    return sheet([x[least], images[least], x[most], images[most]], ["least error", "", "greatest error", ""])
 
 
 def plane(z: NDArray[np.float32]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -251,19 +251,19 @@ def _arc(a: NDArray[Any], b: NDArray[Any], t: float) -> NDArray[Any]:
     return np.asarray((np.sin((1 - t) * angle) * a + np.sin(t * angle) * b) / np.sin(angle))
 
 
-def _grid(rows: Sequence[Tensor], labels: Sequence[str] = (), xlabel: str = "", scale: float = 0.7) -> Figure:
+def sheet(rows: Sequence[Tensor], labels: Sequence[str] = (), xlabel: str = "", scale: float = 0.7) -> Figure:
     """Rows of images (N, C, H, W) in [0, 1], each with its label; a row with negative values is one of differences."""
     height, width = rows[0].shape[2:]
     columns = max(len(row) for row in rows)
     gap = max(height // 16, 1)
-    sheet = np.ones((len(rows) * (height + gap), columns * (width + gap), 3))
+    canvas = np.ones((len(rows) * (height + gap), columns * (width + gap), 3))
     for i, row in enumerate(rows):
         for j, image in enumerate(_colours(row)):
             top, left = i * (height + gap), j * (width + gap)
-            sheet[top : top + height, left : left + width] = image
+            canvas[top : top + height, left : left + width] = image
     figure = Figure(figsize=(scale * columns, scale * len(rows) * height / width))
     axes = figure.add_axes((0, 0, 1, 1))
-    axes.imshow(sheet[:-gap, :-gap], interpolation="nearest")
+    axes.imshow(canvas[:-gap, :-gap], interpolation="nearest")
     axes.spines[:].set_visible(False)
     centres = np.arange(len(rows)) * (height + gap) + height / 2
     axes.set_yticks(centres[: len(labels)], labels, fontsize=8)

@@ -1,0 +1,32 @@
+"""One row of reconstructions a run, all of the same test images: how runs compare at a glance.
+
+    python scripts/strip.py logs/zoo/* --output docs/zoo.png
+"""
+
+import argparse
+from pathlib import Path
+
+import torch
+
+from autoencoders.figures import COLUMNS, sheet
+from autoencoders.metrics.base import Subject
+from autoencoders.run import Run
+
+
+@torch.no_grad()
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("runs", nargs="+", type=Path, help="run folders that share their data")
+    parser.add_argument("--output", type=Path, required=True)
+    arguments = parser.parse_args()
+    rows, labels = [], ["clean"]
+    for run in map(Run, arguments.runs):
+        subject = Subject.of(run)
+        batch = next(subject.batches("test"))
+        rows.append(subject.model(batch.seen[:COLUMNS], batch.y[:COLUMNS]))
+        labels.append(run.manifest["choices"]["model"])
+    sheet([batch.x[:COLUMNS], *rows], labels).savefig(arguments.output, dpi=110, bbox_inches="tight")
+
+
+if __name__ == "__main__":
+    main()
