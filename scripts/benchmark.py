@@ -77,7 +77,7 @@ def hand(config: DictConfig, data: Images, device: torch.device) -> float:
 
 def ae(config: DictConfig, data: Images, device: torch.device, choices: dict[str, Any]) -> float:
     with tempfile.TemporaryDirectory() as folder:
-        run = Run.create(Path(folder) / "run", config, choices)
+        run = Run.start(Path(folder) / "run", config, choices)
         start_log(run.folder, quiet=True)
         clock = Clock(device)
         fit(run, data, callbacks=[clock])

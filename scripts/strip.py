@@ -1,6 +1,6 @@
 """One row of reconstructions a run, all of the same test images: how runs compare at a glance.
 
-    python scripts/strip.py logs/zoo/* --output docs/zoo.png
+python scripts/strip.py logs/zoo/* --output docs/zoo.png
 """
 
 import argparse

@@ -296,7 +296,7 @@ def test_an_idle_entry_is_revived_on_a_vector_of_the_batch():
 def test_a_step_of_aae_is_one_of_the_discriminator_then_one_of_the_autoencoder(tmp_path):
     """Against a hand-written loop, bit for bit; a pair of steps is counted once."""
     overrides = ["model=aae", "trainer.max_epochs=2", "data.batch_size=100", "noise=gaussian"]
-    trainer = fit(Run.create(tmp_path / "run", *compose("train", overrides)))
+    trainer = fit(Run.start(tmp_path / "run", *compose("train", overrides)))
     config, _ = compose("train", overrides)
     built, images = build.model(config), build.data(config)
     first = torch.optim.Adam(built.discriminator.parameters(), 1e-3, fused=True)
@@ -325,7 +325,7 @@ def test_a_step_of_aae_is_one_of_the_discriminator_then_one_of_the_autoencoder(t
 def test_aae_steps_its_schedulers_once_an_epoch(tmp_path, scheduler):
     settings = {"plateau": ("scheduler.patience=0", "scheduler.factor=0.1", "+scheduler.threshold=0.9"), "cosine": ()}
     overrides = ["model=aae", "trainer.max_epochs=4", f"scheduler={scheduler}", *settings[scheduler]]
-    trainer = fit(Run.create(tmp_path / "run", *compose("train", overrides)))
+    trainer = fit(Run.start(tmp_path / "run", *compose("train", overrides)))
     rates = {optimizer.param_groups[0]["lr"] for optimizer in trainer.optimizers}
     start = compose("train", overrides)[0].optimizer.lr
     assert len(rates) == 1

@@ -21,7 +21,7 @@ from autoencoders.train import fit
 
 def fitted(folder, *overrides):
     """A run that is only fitted: its weights, and its loss at every step."""
-    run = Run.create(folder, *compose("train", overrides))
+    run = Run.start(folder, *compose("train", overrides))
     probe = Probe()
     trainer = fit(run, callbacks=[probe])
     return trainer.lightning_module, probe.losses
@@ -81,7 +81,7 @@ def test_a_hook_that_somebody_wrote_is_called_at_every_step(written, tmp_path, m
         monkeypatch.undo()
     if hasattr(Callback, written):
         calls.clear()
-        run = Run.create(tmp_path / "callback", *compose("train", ["trainer.max_epochs=1"]))
+        run = Run.start(tmp_path / "callback", *compose("train", ["trainer.max_epochs=1"]))
         assert equal(reference, fit(run, callbacks=[hooked(Callback)()]).lightning_module)
         assert len(calls) >= len(losses), "of a callback"
 

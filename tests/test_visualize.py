@@ -11,7 +11,7 @@ from autoencoders.errors import UserError
 from autoencoders.metrics.base import Unsupported
 from autoencoders.visualize import pictures, visualize
 
-ALWAYS = {"reconstructions", "samples", "filters", "learning_curves", "strangest"}
+ALWAYS = {"reconstructions", "priors", "filters", "learning_curves", "strangest"}
 OF_VECTORS = {"latent_2d", "latent_3d", "manifold", "interpolations", "traversals"}
 
 
@@ -39,9 +39,9 @@ def test_every_picture_that_a_model_has(name, tmp_path, monkeypatch):
 
 
 def test_only_what_was_asked_for(own_run):
-    assert visualize(own_run, ["samples", "filters"]) == ["samples", "filters"]
-    with pytest.raises(UserError, match="no picture 'sample', did you mean 'samples'"):
-        visualize(own_run, ["sample"])
+    assert visualize(own_run, ["priors", "filters"]) == ["priors", "filters"]
+    with pytest.raises(UserError, match="no picture 'prior', did you mean 'priors'"):
+        visualize(own_run, ["prior"])
     with pytest.raises(Unsupported, match="type ae evaluate"):
         visualize(own_run, ["robustness"])
 

@@ -16,6 +16,7 @@ from lightning.pytorch.loggers import Logger
 from omegaconf import DictConfig, OmegaConf
 
 from autoencoders import randomness
+from autoencoders.checkpoints import Atomic
 from autoencoders.data.base import Images
 from autoencoders.errors import UserError
 from autoencoders.models.base import Autoencoder
@@ -73,6 +74,7 @@ def trainer(config: DictConfig, extra: Sequence[Callback] = ()) -> Trainer:
         trust,
         callbacks=[*(build(callback, trust) for callback in config.get("callbacks", {}).values() if callback), *extra],
         logger=loggers(config),
+        plugins=[Atomic()],
     )
     return built
 

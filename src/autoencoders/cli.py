@@ -30,6 +30,7 @@ Train autoencoders: any objective, any network, any data, any noise.
     ae explore run=DIR [...]            one page to walk through its codes in a browser
 
     ae train                                                    a VAE on digits, in seconds
+    ae train resume=DIR                                         goes on with a run that was stopped or killed
     ae train model=vae net=conv data=cifar10 noise=gaussian trainer=gpu
     ae train -m model=ae,vae seed=0,1,2                         a sweep
 
@@ -61,6 +62,11 @@ def _hydra(verb: str, words: list[str]) -> None:
     import hydra
     from hydra._internal.utils import get_args_parser
 
+    for word in words:
+        if word.startswith("resume="):
+            folder = word.removeprefix("resume=")
+            _check_resume(folder, [other for other in words if other != word])
+            words = [*words, f"hydra.run.dir={_quoted(folder)}"]  # no new folder
     words = [_plain(word) for word in words]
     # argparse does not take `a=1 -m b=2`, so flags go first.
     parser = get_args_parser()
@@ -74,13 +80,25 @@ def _hydra(verb: str, words: list[str]) -> None:
     hydra.main(version_base="1.3", config_path=str(configs()), config_name=verb)(TASKS[verb])()
 
 
+def _check_resume(folder: str, others: list[str]) -> None:
+    from autoencoders.run import Run
+
+    Run(folder)
+    others = [word for word in others if not word.startswith("trust=")]
+    if others:
+        raise UserError(f"resume=… goes on with a run as it is: {others[0]} is for a new one")
+
+
 def _plain(word: str) -> str:
     """`--json` as the key that it stands for; the folder of a run, which may hold `=` and `,`, in Hydra's quotes."""
-    key, _, path = word.partition("=")
-    if key == "run" and path and path[0] not in "'\"":
-        path = path.replace("'", r"\'")
-        return f"run='{path}'"
+    key, _, value = word.partition("=")
+    if key in ("run", "resume") and value:
+        return f"{key}={_quoted(value)}"
     return "json=true" if word == "--json" else word
+
+
+def _quoted(path: str) -> str:
+    return path if path[0] in "'\"" else "'" + path.replace("'", r"\'") + "'"
 
 
 @contextmanager
@@ -102,11 +120,15 @@ def _train(config: "DictConfig") -> float:
     from hydra.types import RunMode
 
     _import_from_here(config)
-    from autoencoders.train import train
+    from autoencoders.run import Run
+    from autoencoders.train import resume, train
 
     # In a sweep Hydra collects what a job raises, and goes on; for a single run it would only add a line of its own.
     with _one_line_errors("train", sys.argv[1:]) if HydraConfig.get().mode == RunMode.RUN else nullcontext():
-        return train(config, Path(HydraConfig.get().runtime.output_dir), group_choices())
+        if config.resume is not None:
+            return resume(Run(config.resume, config.trust))
+        overrides = list(HydraConfig.get().overrides.task)
+        return train(config, Path(HydraConfig.get().runtime.output_dir), group_choices(), overrides)
 
 
 def _evaluate(config: "DictConfig") -> None:

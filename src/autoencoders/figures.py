@@ -113,7 +113,7 @@ def traversals(subject: Subject, run: Run) -> Figure:
     return sheet(rows, [f"unit {unit}" for unit in units], "-2 … 2 deviations of the unit")
 
 
-def samples(subject: Subject, run: Run) -> Figure:
+def priors(subject: Subject, run: Run) -> Figure:
     """Draws from the model's prior, of a conditional model a column a class; and from densities fitted to its codes."""
     rows, labels = [], []
     if subject.model.generative:

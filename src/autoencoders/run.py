@@ -1,9 +1,10 @@
 """A run is a folder: everything that `evaluate` and `load` need, and where it came from.
 
 config.yaml        the whole resolved config, frozen
+code.diff          how the code differed from its commit, if it did
 manifest.json      status, command, seed, commit, versions, data fingerprint, times
 metrics.json       the final numbers, flat
-checkpoints/       best.ckpt and last.ckpt: tensors and plain values only
+checkpoints/       best.ckpt, last.ckpt and the one before it: tensors and plain values only
 tensorboard/  metrics.csv  train.log  figures/
 """
 
@@ -16,12 +17,15 @@ import shlex
 import subprocess
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import yaml
+from filelock import FileLock, Timeout
 from omegaconf import DictConfig, OmegaConf
 
 from autoencoders.errors import UserError
@@ -32,8 +36,12 @@ if TYPE_CHECKING:
     from autoencoders.models.base import Autoencoder
 
 
+log = logging.getLogger(__name__)
+_Yaml = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+
 class Run:
-    """A run folder that exists. `Run.create` starts one."""
+    """A run folder that exists. `Run.start` begins one, or opens the one that is there."""
 
     def __init__(self, folder: str | Path, trust: Sequence[str] = ()) -> None:
         """`trust`: packages outside the allow-list that its config may name (see `autoencoders.build`).
@@ -46,30 +54,76 @@ class Run:
             raise UserError(f"{folder} is no run folder (it has no config.yaml): type run=logs/NAME/RUN")
 
     @classmethod
-    def create(cls, folder: Path, config: DictConfig, choices: dict[str, Any]) -> "Run":
-        """Freeze the config into the folder and write the first manifest.
+    def start(cls, folder: Path, config: DictConfig, choices: dict[str, Any], overrides: Sequence[str] = ()) -> "Run":
+        """Freeze the config into the folder and write the first manifest; of a folder that holds a run with the same
+        config already, that run.
 
-        Raises UserError where the folder holds a run already.
+        Raises UserError where the folder holds a run with another config.
         """
         folder.mkdir(parents=True, exist_ok=True)
-        try:
-            with (folder / "config.yaml").open("x") as file:
-                file.write(freeze(config))
-        except FileExistsError as error:
-            raise UserError(f"{folder} holds a run already: it is left as it is") from error
+        if (folder / "config.yaml").exists():
+            run = cls(folder, config.trust)
+            if differences := run.differences(config):
+                raise UserError(f"{folder} holds a run with another config ({differences}): type another name=…")
+            return run
+        write_whole(folder / "config.yaml", freeze(config))
         run = cls(folder, config.trust)
         run.update_manifest(
-            status="running",
+            status="planned",
             command=f"{sys.argv[0]} {shlex.join(sys.argv[1:])}".strip(),
+            overrides=list(overrides),
             choices=choices,
             seed=config.seed,
-            **_commit(),
-            versions={name: importlib.metadata.version(name) for name in _PACKAGES}
-            | {"python": platform.python_version()},
-            host=platform.node(),
-            started=_now(),
+            **code(folder),
+            versions=versions(),
         )
         return run
+
+    @contextmanager
+    def training(self) -> Iterator[None]:
+        """While this process trains the run: no other may, and the manifest says how it ends.
+
+        Raises UserError where another process trains it.
+        """
+        with ExitStack() as held:
+            try:  # let go by the system, however the process ends
+                held.enter_context(FileLock(self.folder / ".lock", blocking=False))
+            except Timeout as error:
+                raise UserError(f"{self.folder} is being trained by another process: wait, or stop that") from error
+            starts = [*self.manifest.get("starts", []), _now()]
+            self.update_manifest(status="running", starts=starts, started=starts[0], host=platform.node(), error=None)
+            start_log(self.folder)
+            held.callback(stop_log)
+            try:
+                yield
+            except (KeyboardInterrupt, SystemExit):
+                self.finish("interrupted")
+                raise
+            except Exception as error:
+                if not isinstance(error, UserError):
+                    logging.getLogger("train").exception("failed")  # the traceback, into train.log
+                self.finish("failed", error=" ".join(str(error).split()) or type(error).__name__)
+                raise
+
+    def differences(self, config: DictConfig) -> str:
+        """What is not as in this run's config, such as `optimizer.lr: 0.001, now 0.01`."""
+        texts = (self.folder / "config.yaml").read_text(), freeze(config)
+        then, now = (flatten(yaml.load(text, _Yaml)) for text in texts)
+        keys = [key for key in {**then, **now} if then.get(key, "absent") != now.get(key, "absent")]
+        return ", ".join(f"{key}: {then.get(key, 'absent')}, now {now.get(key, 'absent')}" for key in keys)
+
+    @property
+    def status(self) -> str:
+        """planned, running, done, failed or interrupted; `interrupted` too for a process that was killed."""
+        status: str = self.manifest.get("status", "planned")
+        return "interrupted" if status == "running" and not self._locked() else status
+
+    def _locked(self) -> bool:
+        try:
+            with FileLock(self.folder / ".lock", blocking=False):
+                return False
+        except Timeout:
+            return True
 
     @cached_property
     def config(self) -> DictConfig:
@@ -107,7 +161,7 @@ class Run:
         return _read(self.folder / "manifest.json")
 
     def update_manifest(self, **entries: Any) -> None:
-        _write(self.folder / "manifest.json", self.manifest | entries)
+        write_whole(self.folder / "manifest.json", _json(self.manifest | entries))
 
     def finish(self, status: str, **entries: Any) -> None:
         """Write how the run ended: done, failed or interrupted."""
@@ -118,10 +172,26 @@ class Run:
         return _read(self.folder / "metrics.json")
 
     def add_metrics(self, metrics: dict[str, float]) -> None:
-        _write(self.folder / "metrics.json", dict(sorted((self.metrics | metrics).items())))
+        write_whole(self.folder / "metrics.json", _json(dict(sorted((self.metrics | metrics).items()))))
 
     def checkpoint(self, which: str = "best") -> Path:
         return self.folder / "checkpoints" / f"{which}.ckpt"
+
+    def last_state(self) -> tuple[Path, int] | None:
+        """The newest whole checkpoint that training can go on from, and how many steps were taken by then."""
+        import torch
+
+        for which in ("last", "previous"):
+            path = self.checkpoint(which)
+            if not path.exists():
+                continue
+            try:
+                state = torch.load(path, map_location="cpu", weights_only=True)
+                if "place" in state:
+                    return path, int(state["global_step"])
+            except Exception as error:
+                log.warning("%s is broken (%s): going on from what was saved before", path.name, _first_line(error))
+        return None
 
     def load_model(self, which: str = "best") -> "Autoencoder":
         """The trained model on the CPU, in eval mode.
@@ -139,8 +209,9 @@ class Run:
         try:
             model.load_state_dict(torch.load(path, map_location="cpu", weights_only=True)["state_dict"])
         except Exception as error:
-            reason = (str(error).splitlines() or [type(error).__name__])[0]
-            raise UserError(f"{path} is broken or of another model ({reason}): try checkpoint=last") from error
+            raise UserError(
+                f"{path} is broken or of another model ({_first_line(error)}): try checkpoint=last"
+            ) from error
         return model.eval()
 
 
@@ -177,12 +248,17 @@ def start_log(folder: Path, quiet: bool = False) -> None:
     """Send what is logged to the console (unless `quiet`) and to `train.log`; of libraries, warnings only."""
     file = logging.FileHandler(folder / "train.log")
     file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    stop_log()
+    logging.getLogger().addHandler(file)
+    start_console(None if quiet else Console())
+
+
+def stop_log() -> None:
+    """Close the `train.log` that is open, if one is."""
     root = logging.getLogger()
     for old in root.handlers[:]:
         root.removeHandler(old)
         old.close()
-    root.addHandler(file)
-    start_console(None if quiet else Console())
 
 
 def start_console(console: logging.Handler | None) -> None:
@@ -206,8 +282,16 @@ def _now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
-def _commit() -> dict[str, Any]:
-    """The commit of the code that runs, and whether the tree differed from it; None outside a repository."""
+def versions() -> dict[str, str]:
+    """Of the packages that a result depends on."""
+    return {name: importlib.metadata.version(name) for name in _PACKAGES} | {"python": platform.python_version()}
+
+
+def code(folder: Path | None = None) -> dict[str, Any]:
+    """The commit of the code that runs, and whether the tree differed from it; None outside a repository.
+
+    What differed is written to `code.diff` in the folder.
+    """
 
     def git(*words: str) -> str | None:
         try:
@@ -219,7 +303,24 @@ def _commit() -> dict[str, Any]:
         return done.stdout.strip()
 
     status = git("status", "--porcelain")
+    if status and folder is not None:
+        write_whole(folder / "code.diff", f"{status}\n\n{git('diff', 'HEAD')}\n")
     return {"commit": git("rev-parse", "HEAD"), "dirty": None if status is None else bool(status)}
+
+
+def flatten(config: Any, prefix: str = "") -> dict[str, Any]:
+    """{"a": {"b": 1}} -> {"a.b": 1}."""
+    if not isinstance(config, dict) or not config:
+        return {prefix.removesuffix("."): config}
+    return {key: value for k, v in config.items() for key, value in flatten(v, f"{prefix}{k}.").items()}
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]
+
+
+def _json(content: dict[str, Any]) -> str:
+    return json.dumps(content, indent=2) + "\n"
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -232,13 +333,12 @@ def _read(path: Path) -> dict[str, Any]:
     return content
 
 
-def _write(path: Path, content: dict[str, Any]) -> None:
+def write_whole(path: Path, text: str) -> None:
     """Whole or not at all: a reader, or a full disk, never leaves half a file."""
     temporary = path.with_suffix(f".{os.getpid()}.tmp")
     try:
         with temporary.open("w") as file:
-            json.dump(content, file, indent=2)
-            file.write("\n")
+            file.write(text)
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)

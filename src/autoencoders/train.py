@@ -1,5 +1,6 @@
 """`ae train`: one run, from a composed config to a folder with its final numbers."""
 
+import csv
 import logging
 import math
 import os
@@ -19,27 +20,30 @@ from autoencoders.errors import UserError
 from autoencoders.evaluate import losses, show
 from autoencoders.lean import lean
 from autoencoders.models.base import Autoencoder
-from autoencoders.run import Run, start_log
+from autoencoders.run import Console, Run, start_console
 
 log = logging.getLogger(__name__)
 
 
-def train(config: DictConfig, folder: Path, choices: dict[str, Any]) -> float:
-    """Train in `folder`, evaluate the best weights there, and return `config.score` for a sweep to minimise."""
-    run = Run.create(folder, config, choices)
-    start_log(run.folder)
-    try:
-        score = _train(run)
-    except (KeyboardInterrupt, SystemExit):
-        run.finish("interrupted")
-        raise
-    except Exception as error:
-        if not isinstance(error, UserError):
-            logging.getLogger("train").exception("failed")  # the traceback, into train.log
-        run.finish("failed", error=str(error))
-        raise
-    run.finish("done", score=score)
-    return score
+def train(config: DictConfig, folder: Path, choices: dict[str, Any], overrides: Sequence[str] = ()) -> float:
+    """Train in `folder`, evaluate the best weights there, and return `config.score` for a sweep to minimise.
+
+    Typed again, it completes: a run that is done returns its score, any other goes on from what it saved last.
+    """
+    return resume(Run.start(folder, config, choices, overrides))
+
+
+def resume(run: Run) -> float:
+    """Go on with a run from what it saved last, bit for bit as if it had never stopped; from the start if that is
+    nothing. Return its score, at once if the run is done."""
+    if run.manifest["status"] == "done":
+        start_console(Console())
+        log.info("done    %s", os.path.relpath(run.folder))
+    else:
+        with run.training():
+            score = _train(run)
+            run.finish("done", score=score)
+    return float(run.manifest["score"])
 
 
 def _train(run: Run) -> float:
@@ -84,11 +88,34 @@ def fit(run: Run, data: Images | None = None, callbacks: Sequence[Callback] = ()
     config = run.config
     model, trainer, data = build.model(config), build.trainer(config, callbacks), data or build.data(config)
     lean(trainer, model, data)
+    checkpoint, steps = run.last_state() or (None, -1)
+    again = len(run.manifest.get("starts", [])) > 1
     for logger in trainer.loggers:
         if not isinstance(logger, TensorBoardLogger | CSVLogger):
             logger.log_hyperparams(_hyperparameters(config, run.manifest["choices"]))
-    trainer.fit(model, datamodule=data)
+        elif again and trainer.is_global_zero:
+            _forget(logger, steps)
+    if checkpoint is not None:
+        log.info("resumes after %d steps", steps)
+    trainer.fit(model, datamodule=data, ckpt_path=checkpoint, weights_only=True)
     return trainer
+
+
+def _forget(logger: TensorBoardLogger | CSVLogger, steps: int) -> None:
+    """Let a logger go on after so many steps: what it was told of later ones comes again."""
+    if isinstance(logger, TensorBoardLogger):
+        logger._kwargs["purge_step"] = steps + 1
+        return
+    path = Path(logger.log_dir) / "metrics.csv"
+    rows = list(csv.DictReader(path.read_text().splitlines())) if path.exists() else []
+    kept = [row for row in rows if (row["step"] or "").isdigit() and int(row["step"]) <= steps]
+    writer = logger.experiment  # which removes the file
+    if kept:
+        writer.metrics_keys = list(kept[0])
+        with path.open("w", newline="") as file:
+            table = csv.DictWriter(file, writer.metrics_keys)
+            table.writeheader()
+            table.writerows(kept)
 
 
 def count_processes(trainer: DictConfig) -> int:

@@ -60,7 +60,17 @@ class Averages(Callback):
         self.train = self.evaluation = Sums("", 0)
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self.train = Sums("train", trainer.current_epoch)
+        if (self.train.split, self.train.epoch) != ("train", trainer.current_epoch):  # else it goes on in mid-epoch
+            self.train = Sums("train", trainer.current_epoch)
+
+    def state_dict(self) -> dict[str, Any]:
+        sums = self.train
+        total = sums.fold()
+        return {"split": sums.split, "epoch": sums.epoch, "steps": sums.steps, "names": sums.names, "total": total}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.train = Sums(state_dict["split"], state_dict["epoch"])
+        self.train.steps, self.train.names, self.train.total = (state_dict[k] for k in ("steps", "names", "total"))
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Batch, batch_idx: int

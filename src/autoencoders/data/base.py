@@ -55,6 +55,8 @@ class Order:
     world: int
     shuffled: bool
     epoch: int = 0
+    start: int = 0
+    """Batches that the next epoch, and only that one, leaves out at its beginning: they were had before."""
 
     @property
     def sampler(self) -> "Order":
@@ -73,7 +75,8 @@ class Order:
         if self.shuffled:
             g = randomness.generator(order.device, "order", self.seed, self.epoch)
             order = order[torch.randperm(len(order), generator=g, device=order.device)]
-        for batch in order.split(self.batch_size):
+        batches, self.start = order.split(self.batch_size)[self.start :], 0
+        for batch in batches:
             own = batch[self.rank :: self.world]
             # A process whose share is empty steps along with the others, on an image that weighs nothing.
             yield (own, len(own) * self.world / len(batch)) if len(own) else (batch[:1], 0.0)
@@ -101,7 +104,7 @@ class Loader:
         raise NotImplementedError
 
     def __iter__(self) -> Iterator[Batch]:
-        for step, (pixels, y, weight) in enumerate(self.raw()):
+        for step, (pixels, y, weight) in enumerate(self.raw(), self.batch_sampler.start):
             g = self.batch_sampler.generator(step)
             x = pixels.float().div_(255)
             if self.dynamic:

@@ -1,6 +1,7 @@
 """The loader for data that does not fit: worker processes read the images of each batch from disk."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
@@ -25,7 +26,8 @@ class Stream(Loader):
 
     def raw(self) -> Iterator[tuple[Tensor, Tensor, float]]:
         device = self.batch_sampler.indices.device
-        weights = (weight for _, weight in self.batch_sampler)
+        # Of its own, for the workers' batches come from another pass.
+        weights = (weight for _, weight in replace(self.batch_sampler))
         try:
             for (pixels, y), weight in zip(self.loader, weights, strict=True):
                 yield pixels.to(device, non_blocking=True), y.to(device, non_blocking=True), weight

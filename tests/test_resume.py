@@ -1,0 +1,249 @@
+"""A run that was killed gives bit for bit what it would have given."""
+
+import csv
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import names, trained
+from lightning.pytorch.callbacks import Callback
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from autoencoders.compose import compose
+from autoencoders.errors import UserError
+from autoencoders.run import Run
+from autoencoders.train import fit, resume, train
+
+BASE = ("trainer.max_epochs=4", "data.batch_size=200", "noise=gaussian", "trainer.log_every_n_steps=3")
+STEPS = 7  # of an epoch
+LONG = ("trainer.max_epochs=40", "noise=gaussian", "~callbacks.pictures")
+
+
+class Killed(BaseException):
+    pass
+
+
+class Kill(Callback):
+    """Ends training in the middle of a step, by a signal or as if the process had been killed."""
+
+    def __init__(self, step: int, number: int | None = None) -> None:
+        self.step, self.number = step, number
+
+    def on_train_batch_start(self, trainer, *_) -> None:
+        if trainer.fit_loop.epoch_loop.total_batch_idx + 1 == self.step:
+            if self.number is None:
+                raise Killed
+            os.kill(os.getpid(), self.number)
+
+
+def weights(run: Run, which: str) -> dict[str, torch.Tensor]:
+    return torch.load(run.checkpoint(which), weights_only=True)["state_dict"]
+
+
+def assert_same(run: Run, reference: Run) -> None:
+    for which in ("best", "last"):
+        a, b = weights(run, which), weights(reference, which)
+        assert all(torch.equal(a[key], b[key]) for key in b), which
+    assert run.metrics == reference.metrics
+    for name, points in curves(reference).items():
+        assert curves(run)[name] == points, f"TensorBoard, {name}"
+    assert rows(run) == rows(reference)
+
+
+def curves(run: Run) -> dict[str, list[tuple[int, float]]]:
+    board = EventAccumulator(str(run.folder / "tensorboard")).Reload()
+    return {tag: [(e.step, e.value) for e in board.Scalars(tag)] for tag in board.Tags()["scalars"] if "/" in tag}
+
+
+def rows(run: Run) -> list[dict[str, str]]:
+    with (run.folder / "metrics.csv").open() as file:
+        return [{k: v for k, v in row.items() if v} for row in csv.DictReader(file)]
+
+
+def killed(folder: Path, overrides: list[str], kill: Kill) -> Run:
+    run = Run.start(folder, *compose("train", overrides))
+    with pytest.raises((Killed, SystemExit, KeyboardInterrupt)), run.training():
+        fit(run, callbacks=[kill])
+    return run
+
+
+@pytest.mark.parametrize("name", names("model"))
+def test_every_model_goes_on_as_if_it_had_not_been_killed(name, tmp_path):
+    """Killed in the third epoch: it goes on from the end of the second. Told to stop: from that very step."""
+    overrides = [*BASE, f"model={name}"]
+    reference = trained(tmp_path / "whole", *overrides)
+    for folder, number in (("killed", None), ("stopped", signal.SIGTERM)):
+        run = killed(tmp_path / folder, overrides, Kill(2 * STEPS + 3, number))
+        place = torch.load(run.checkpoint("last"), weights_only=True)["place"]
+        assert place == {"epoch": 2, "batch": 0 if number is None else 3, "stopped": False}
+        config, choices = compose("train", overrides)
+        assert train(config, run.folder, choices) == reference.manifest["score"]
+        assert_same(run, reference)
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ["callbacks=[default,ema]"],
+        ["callbacks=[default,early_stopping]", "callbacks.early_stopping.patience=1", "optimizer.lr=0.02"],
+        ["scheduler=cosine"],
+        ["scheduler=plateau", "scheduler.patience=0"],
+        ["scheduler=multistep", "scheduler.milestones=[1,2]"],
+        ["+schedule@model.beta=linear"],
+        ["trainer.accumulate_grad_batches=2"],
+        ["data.loader=stream", "data.num_workers=2"],
+        ["data.binarize=dynamic", "net.dropout=0.3"],
+        ["optimizer=sgd", "optimizer.momentum=0.9"],
+        ["callbacks.resume.every_n_steps=2"],
+    ],
+    ids=lambda overrides: overrides[0],
+)
+@pytest.mark.parametrize("number", [None, signal.SIGTERM, signal.SIGINT])
+def test_whatever_has_a_state(overrides, number, tmp_path):
+    overrides = [*BASE, *overrides]
+    reference = trained(tmp_path / "whole", *overrides)
+    run = killed(tmp_path / "killed", overrides, Kill(STEPS + 4, number))
+    assert run.status == "interrupted"
+    resume(run)
+    assert_same(run, reference)
+
+
+def test_killed_before_anything_was_saved(tmp_path):
+    reference = trained(tmp_path / "whole", *BASE)
+    run = killed(tmp_path / "killed", list(BASE), Kill(3))
+    assert not run.checkpoint("last").exists()
+    resume(run)
+    assert_same(run, reference)
+
+
+@pytest.mark.parametrize("torn", [["last"], ["last", "previous"]])
+def test_a_torn_checkpoint_falls_back_to_the_one_before(torn, tmp_path):
+    reference = trained(tmp_path / "whole", *BASE)
+    run = killed(tmp_path / "killed", list(BASE), Kill(3 * STEPS + 2))
+    assert torch.load(run.checkpoint("previous"), weights_only=True)["place"]["epoch"] == 2
+    for which in torn:
+        path = run.checkpoint(which)
+        path.write_bytes(path.read_bytes()[:1000])
+    resume(run)
+    assert_same(run, reference)
+    said = (run.folder / "train.log").read_text()
+    assert all(f"{which}.ckpt is broken" in said for which in torn)
+    assert ("resumes after 14 steps" in said) == (torn == ["last"])
+
+
+def test_a_moved_folder_and_a_strangers_paths(tmp_path):
+    """The state holds the paths of best checkpoints: they are this folder's, and nothing elsewhere is removed."""
+    reference = trained(tmp_path / "whole", *BASE)
+    run = killed(tmp_path / "killed", list(BASE), Kill(2 * STEPS + 2))
+    victim = tmp_path / "victim.ckpt"
+    victim.write_text("not yours")
+    state = torch.load(run.checkpoint("last"), weights_only=True)
+    for callback in state["callbacks"].values():
+        if "best_model_path" in callback:
+            callback |= {"best_model_path": str(victim), "kth_best_model_path": str(victim)}
+            callback["best_k_models"] = {str(victim): score for score in callback["best_k_models"].values()}
+    torch.save(state, run.checkpoint("last"))
+    moved = Run(shutil.move(run.folder, tmp_path / "moved"))
+    resume(moved)
+    assert_same(moved, reference)
+    assert victim.read_text() == "not yours"
+
+
+def test_a_full_disk_ends_the_run_and_leaves_what_was_saved(tmp_path, monkeypatch):
+    reference = trained(tmp_path / "whole", *BASE)
+    run = Run.start(tmp_path / "full", *compose("train", BASE))
+    written = []
+
+    def save(state, file):
+        written.append(file.write(b"half a checkpoint"))
+        if len(written) > 4:
+            raise OSError(28, "No space left on device", file.name)
+        file.seek(0)
+        torch.serialization.save(state, file)
+
+    with monkeypatch.context() as patch, pytest.raises(OSError, match="No space left"):
+        patch.setattr("autoencoders.checkpoints.torch.save", save)
+        resume(run)
+    assert run.manifest["status"] == "failed"
+    assert "No space left on device" in run.manifest["error"]
+    assert sorted(path.name for path in (run.folder / "checkpoints").iterdir())[0] == "best.ckpt"
+    assert not list(run.folder.rglob("*.tmp"))
+    assert run.last_state() is not None
+    resume(run)
+    assert_same(run, reference)
+
+
+def test_what_is_done_stays_and_another_config_is_refused(tmp_path):
+    run = trained(tmp_path / "run", "trainer.max_epochs=1")
+    before = {path: path.stat().st_mtime_ns for path in run.folder.rglob("*") if path.is_file()}
+    config, choices = compose("train", ["trainer.max_epochs=1"])
+    assert train(config, run.folder, choices) == run.manifest["score"]
+    config, choices = compose("train", ["trainer.max_epochs=1", "optimizer.lr=0.5"])
+    with pytest.raises(UserError, match=r"optimizer.lr: 0.001, now 0.5"):
+        train(config, run.folder, choices)
+    assert {path: path.stat().st_mtime_ns for path in run.folder.rglob("*") if path.is_file()} == before
+
+
+def test_one_folder_is_trained_by_one_process(tmp_path):
+    run = Run.start(tmp_path / "run", *compose("train", []))
+    code = f"from autoencoders.run import Run; Run({str(run.folder)!r}).training().__enter__()"
+    with run.training():
+        assert run.status == "running"
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+        assert "is being trained by another process" in done.stderr
+    assert run.status == "interrupted", "nobody holds it any more, and nobody said how it ended"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["vae", "aae", "vqvae"])
+def test_a_process_killed_at_random(name, tmp_path):
+    """SIGKILL, five times, wherever it strikes; typed again each time."""
+    words = [sys.executable, "-m", "autoencoders", "train", f"model={name}", *LONG, "name=it", f"log_dir={tmp_path}"]
+    folder = tmp_path / "it" / "run"
+    words += [f"hydra.run.dir={folder}"]
+    reference = trained(tmp_path / "whole", f"model={name}", *LONG, "name=it", f"log_dir={tmp_path}")
+    g = torch.Generator().manual_seed(0)
+    for _ in range(5):
+        process = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        while process.poll() is None and "epoch" not in _text(folder / "train.log"):
+            time.sleep(0.05)
+        time.sleep(float(torch.rand((), generator=g)) * 2)
+        process.kill()
+        process.wait()
+    subprocess.run(words, check=True, stdout=subprocess.DEVNULL)
+    run = Run(folder)
+    assert len(run.manifest["starts"]) > 1
+    assert_same(run, reference)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_signal_ends_the_run_and_resume_goes_on(number, code, tmp_path):
+    folder = tmp_path / "it's, x=1"
+    words = [sys.executable, "-m", "autoencoders", "train"]
+    first = [*words, *LONG, f'hydra.run.dir="{folder}"']
+    process = subprocess.Popen(first, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    while "epoch 2/" not in _text(folder / "train.log"):
+        time.sleep(0.05)
+    process.send_signal(number)
+    assert process.wait(timeout=60) == code
+    run = Run(folder)
+    assert run.status == "interrupted"
+    done = subprocess.run([*words, f"resume={folder}"], check=True, capture_output=True, text=True)
+    assert "resumes after" in done.stdout
+    assert_same(run, trained(tmp_path / "whole", *LONG))
+    refused = subprocess.run([*words, f"resume={folder}", "seed=1"], check=False, capture_output=True, text=True)
+    assert refused.returncode == 1
+    assert "seed=1 is for a new one" in refused.stderr
+    assert json.loads((folder / "manifest.json").read_text())["status"] == "done"
+
+
+def _text(path: Path) -> str:
+    return path.read_text() if path.exists() else ""
