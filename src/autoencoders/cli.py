@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from omegaconf import DictConfig
 
     from autoencoders.run import Run
+    from autoencoders.train import Score
 
 TRACEBACKS = os.environ.get("HYDRA_FULL_ERROR") == "1"
 os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra hands every exception on, and the line is ours
@@ -29,10 +30,15 @@ Train autoencoders: any objective, any network, any data, any noise.
     ae visualize run=DIR [...]          its pictures, into its folder and TensorBoard
     ae explore run=DIR [...]            one page to walk through its codes in a browser
 
+    ae rerun run=DIR                    the same run once more, and what differs
+
+    ae status DIR                       how the jobs of a sweep stand
+    ae report DIR...                    a table over runs: mean and 95 % interval over seeds
+
     ae train                                                    a VAE on digits, in seconds
     ae train resume=DIR                                         goes on with a run that was stopped or killed
     ae train model=vae net=conv data=cifar10 noise=gaussian trainer=gpu
-    ae train -m model=ae,vae seed=0,1,2                         a sweep
+    ae train -m name=s model=ae,vae seed=0,1,2                  a sweep; typed again, it completes
 
     ae train --help          every group, what there is to choose, and every key
     ae train --config-dir D  adds your own folder of configs
@@ -52,8 +58,12 @@ def main() -> None:
         importlib.import_module("autoencoders.worker").main(*words)
         return
     with _one_line_errors(verb, words):
+        if verb in TABLES:
+            importlib.import_module(f"autoencoders.{verb}").main(words)
+            return
         if verb not in TASKS:
-            raise UserError(f"no verb '{verb}'{did_you_mean(verb, TASKS)} (there are {', '.join(TASKS)})")
+            verbs = (*TASKS, *TABLES)
+            raise UserError(f"no verb '{verb}'{did_you_mean(verb, verbs)} (there are {', '.join(verbs)})")
         _hydra(verb, words)
 
 
@@ -62,11 +72,17 @@ def _hydra(verb: str, words: list[str]) -> None:
     import hydra
     from hydra._internal.utils import get_args_parser
 
+    from autoencoders.sweep import digest
+
     for word in words:
         if word.startswith("resume="):
             folder = word.removeprefix("resume=")
             _check_resume(folder, [other for other in words if other != word])
             words = [*words, f"hydra.run.dir={_quoted(folder)}"]  # no new folder
+    sweeps = {"-m", "--multirun"} & set(words) or any(word.startswith("sweep=") for word in words)
+    if sweeps and not any(word.startswith("name=") for word in words):
+        # The same line has the same folder, so that it can be typed again.
+        words = [*words, f"name=sweep_{digest(' '.join(sorted(words)))}"]
     words = [_plain(word) for word in words]
     # argparse does not take `a=1 -m b=2`, so flags go first.
     parser = get_args_parser()
@@ -115,7 +131,7 @@ def _one_line_errors(verb: str, words: list[str]) -> Iterator[None]:
         sys.exit(f"ae: {line}")
 
 
-def _train(config: "DictConfig") -> float:
+def _train(config: "DictConfig") -> "Score":
     from hydra.core.hydra_config import HydraConfig
     from hydra.types import RunMode
 
@@ -158,6 +174,13 @@ def _explore(config: "DictConfig") -> None:
         explore(run, config.units, config.checkpoint, config.data.root)
 
 
+def _rerun(config: "DictConfig") -> None:
+    with _of_a_run("rerun", config) as run:
+        from autoencoders.rerun import rerun
+
+        rerun(run)
+
+
 @contextmanager
 def _of_a_run(verb: str, config: "DictConfig") -> Iterator["Run"]:
     """What the verbs that take a trained run share; what they have to say goes to stderr."""
@@ -175,4 +198,5 @@ def _import_from_here(config: "DictConfig") -> None:
         sys.path.insert(0, str(Path.cwd()))
 
 
-TASKS = {"train": _train, "evaluate": _evaluate, "visualize": _visualize, "explore": _explore}
+TASKS = {"train": _train, "evaluate": _evaluate, "visualize": _visualize, "explore": _explore, "rerun": _rerun}
+TABLES = ("status", "report")  # over many runs, without Hydra or torch

@@ -16,9 +16,12 @@ def configs() -> Path:
 
 
 def register_resolvers() -> None:
-    """`${unique:}` in a config: eight letters that no other run has."""
+    """`${unique:}` in a config: eight letters that no other run has. `${job_folder:…}`: of a job in a sweep."""
     from omegaconf import OmegaConf
 
+    from autoencoders.sweep import job_folder
+
+    OmegaConf.register_new_resolver("job_folder", job_folder, replace=True)
     OmegaConf.register_new_resolver("unique", lambda: secrets.token_hex(4), replace=True)
 
 

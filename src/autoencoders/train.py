@@ -25,15 +25,18 @@ from autoencoders.run import Console, Run, start_console
 log = logging.getLogger(__name__)
 
 
-def train(config: DictConfig, folder: Path, choices: dict[str, Any], overrides: Sequence[str] = ()) -> float:
-    """Train in `folder`, evaluate the best weights there, and return `config.score` for a sweep to minimise.
+Score = float | list[float]
+
+
+def train(config: DictConfig, folder: Path, choices: dict[str, Any], overrides: Sequence[str] = ()) -> Score:
+    """Train in `folder`, evaluate the best weights there, and return `config.score`, one or several, for a sweep.
 
     Typed again, it completes: a run that is done returns its score, any other goes on from what it saved last.
     """
     return resume(Run.start(folder, config, choices, overrides))
 
 
-def resume(run: Run) -> float:
+def resume(run: Run) -> Score:
     """Go on with a run from what it saved last, bit for bit as if it had never stopped; from the start if that is
     nothing. Return its score, at once if the run is done."""
     if run.manifest["status"] == "done":
@@ -43,10 +46,11 @@ def resume(run: Run) -> float:
         with run.training():
             score = _train(run)
             run.finish("done", score=score)
-    return float(run.manifest["score"])
+    recorded: Score = run.manifest["score"]
+    return recorded
 
 
-def _train(run: Run) -> float:
+def _train(run: Run) -> Score:
     config = run.config
     data = build.data(config)
     data.setup()
@@ -80,7 +84,9 @@ def _train(run: Run) -> float:
         logger.finalize("success")
     show(metrics, f"{data.size('test')} test images")
     log.info("run     %s", os.path.relpath(run.folder))
-    return metrics.get(config.score, math.nan)
+    if isinstance(config.score, str):
+        return metrics.get(config.score, math.nan)
+    return [metrics.get(name, math.nan) for name in config.score]
 
 
 def fit(run: Run, data: Images | None = None, callbacks: Sequence[Callback] = ()) -> Trainer:

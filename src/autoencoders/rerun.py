@@ -1,0 +1,51 @@
+"""`ae rerun run=DIR`: the same run once more in a new folder, and what is not as it was then."""
+
+import logging
+import secrets
+from collections.abc import Iterator
+from datetime import datetime
+
+from autoencoders.run import Run, code, versions
+from autoencoders.train import resume
+
+log = logging.getLogger(__name__)
+
+
+def rerun(run: Run) -> Run:
+    """Train with the frozen config of a run, beside it in `NAME_rerun/`, and say what differs: code, versions, data,
+    and in the end the numbers. On the same machine, with nothing different, these are the same to the last bit."""
+    folder = run.folder.parent.with_name(f"{run.folder.parent.name}_rerun")
+    stamp = datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
+    then = run.manifest
+    new = Run.start(
+        folder / f"{stamp}_{secrets.token_hex(4)}", run.config, then.get("choices", {}), then.get("overrides", [])
+    )
+    for line in differences(run, new):
+        log.warning("differs %s", line)
+    resume(new)
+    if then.get("data") != new.manifest["data"]:
+        log.warning("differs data: fingerprint %s, now %s", then.get("data"), new.manifest["data"])
+    old = {name: value for name, value in run.metrics.items() if name in new.metrics}
+    changed = [name for name, value in old.items() if value != new.metrics[name]]
+    for name in changed:
+        log.warning("differs %s: %r, now %r", name, old[name], new.metrics[name])
+    if not changed:
+        log.info("same    %d numbers, to the last bit", len(old))
+    return new
+
+
+def differences(run: Run, new: Run) -> Iterator[str]:
+    """What was not the same when the two runs were started."""
+    then, now = run.manifest, {**code(), "versions": versions()}
+    if then.get("commit") != now["commit"]:
+        yield f"code: commit {then.get('commit')}, now {now['commit']}"
+    if _diff(run) != _diff(new):
+        yield f"code: what was not committed, see {run.folder / 'code.diff'} and {new.folder / 'code.diff'}"
+    for name, version in now["versions"].items():
+        if then.get("versions", {}).get(name) != version:
+            yield f"{name}: {then.get('versions', {}).get(name)}, now {version}"
+
+
+def _diff(run: Run) -> str:
+    path = run.folder / "code.diff"
+    return path.read_text() if path.exists() else ""

@@ -1,0 +1,140 @@
+"""The table over runs, against numbers made up for it."""
+
+import csv
+import io
+import re
+import shutil
+import statistics
+
+import pytest
+from conftest import trained
+from scipy import stats
+
+from autoencoders import report as module
+from autoencoders.compose import compose
+from autoencoders.errors import UserError
+from autoencoders.report import Report, number
+from autoencoders.rerun import rerun
+from autoencoders.run import Console, Run, start_console
+
+LOSS = {("ae", 4): [3.0, 4.0, 5.5], ("ae", 8): [2.0, 2.1, 2.3], ("vae", 4): [9.0, 9.5, 9.1], ("vae", 8): [7.0]}
+
+
+@pytest.fixture
+def runs(tmp_path):
+    """Finished runs with these losses, a seed each, and one that is not done."""
+    for (model, dim), losses in LOSS.items():
+        for seed, loss in enumerate(losses):
+            words = [f"model={model}", f"model.latent_dim={dim}", f"seed={seed}"]
+            run = Run.start(tmp_path / f"logs/s/{'_'.join(words)}", *compose("train", words), words)
+            run.finish("done", score=loss)
+            run.add_metrics({"test/loss": loss, "test/psnr": 10 * loss})
+            lines = ["epoch,step,val/loss", *(f"{epoch},{epoch},{loss / (epoch + 1)}" for epoch in range(3))]
+            (run.folder / "metrics.csv").write_text("\n".join(lines))
+    Run.start(tmp_path / "logs/s/unfinished", *compose("train", []))
+    return tmp_path / "logs"
+
+
+def test_means_and_intervals_are_those_of_scipy(runs):
+    table = list(csv.DictReader(io.StringIO(Report([runs], [], None).csv())))
+    assert len(table) == len(LOSS)
+    for row in table:
+        losses = LOSS[row["model"], int(row["model.latent_dim"])]
+        assert int(row["runs"]) == len(losses)
+        assert float(row["test/loss"]) == pytest.approx(statistics.fmean(losses))
+        if len(losses) > 1:
+            low, high = stats.t.interval(0.95, len(losses) - 1, statistics.fmean(losses), stats.sem(losses))
+            assert float(row["test/loss ±"]) == pytest.approx((high - low) / 2)
+        else:
+            assert row["test/loss ±"] == ""
+    assert [float(row["test/loss"]) for row in table] == sorted(float(row["test/loss"]) for row in table)
+
+
+def test_the_best_is_bold_and_knows_which_way_is_up(runs):
+    rows = Report([runs], ["test/loss", "test/psnr"], "test/psnr").rows("<{}>")
+    assert rows[0] == ["model", "model.latent_dim", "runs", "test/loss", "test/psnr"]
+    assert rows[1][:2] == ["vae", "4"], "the greatest psnr first"
+    bold = [(row[0], row[1], i) for row in rows[1:] for i in (3, 4) if row[i].startswith("<")]
+    assert sorted(bold) == [("ae", "8", 3), ("vae", "4", 4)]
+
+
+def test_latex_has_one_cell_a_column_and_nothing_unescaped(runs):
+    lines = Report([runs], [], None).latex().splitlines()
+    begin, top, head, mid, *rows, bottom, end = lines
+    assert (top, mid, bottom, end) == (r"\toprule", r"\midrule", r"\bottomrule", r"\end{tabular}")
+    columns = len(re.fullmatch(r"\\begin{tabular}{([lr]+)}", begin)[1])
+    for line in (head, *rows):
+        assert line.endswith(r"\\")
+        assert len(re.split(r"(?<!\\)&", line)) == columns
+        assert not re.search(r"(?<!\\)[_%#]", line)
+        assert line.count("{") == line.count("}")
+        assert line.count("$") % 2 == 0
+    assert r"latent\_dim" in head
+    assert sum(r"\textbf{" in row for row in rows) == 1
+
+
+def test_markdown(runs):
+    lines = Report([runs], [], None).markdown().splitlines()
+    assert lines[2] == "| ae | 8 | 3 | **2.13 ± 0.38** |"
+
+
+def test_a_paired_test_is_that_of_scipy(runs):
+    text = Report([runs], ["test/loss"], None).paired("model=ae", "model=vae")
+    a, b = [3.0, 4.0, 5.5, 2.0], [9.0, 9.5, 9.1, 7.0]  # each seed and length that both have
+    assert f"p = {stats.ttest_rel(a, b).pvalue:.3g}" in text
+    assert "4 pairs" in text
+    with pytest.raises(UserError, match="share 0 pairs"):
+        Report([runs], [], None).paired("model=ae", "model=iwae")
+
+
+@pytest.mark.parametrize(
+    ("mean", "interval", "expected"),
+    [
+        (25.4944, 2.59, "25.5 ± 2.6"),
+        (0.0717918, 0.00128, "0.0718 ± 0.0013"),
+        (1234.5, 67.0, "1234 ± 67"),
+        (3.25, None, "3.25"),
+    ],
+)
+def test_as_many_digits_as_are_known(mean, interval, expected):
+    assert number(mean, interval) == expected
+
+
+def test_the_page_stands_alone(runs, capsys):
+    module.main([str(runs), "--format", "html", "--output", str(runs / "r.html")])
+    assert "1 runs are not done, and left out" in capsys.readouterr().err
+    text = (runs / "r.html").read_text()
+    assert "{{" not in text
+    assert not re.search(r'(src|href)="http', text)
+    assert text.count("<svg") == 2
+    assert text.count("<tr>") == 1 + len(LOSS)
+
+
+def test_what_cannot_be_reported(runs, tmp_path):
+    with pytest.raises(UserError, match="no run has the number 'test/lss', did you mean 'test/loss'"):
+        Report([runs], ["test/lss"], None)
+    with pytest.raises(UserError, match="no finished run in"):
+        Report([tmp_path / "nowhere"], [], None)
+
+
+def test_a_rerun_gives_the_same_numbers_and_says_what_differs(tmp_path, capsys):
+    run = trained(tmp_path / "name/run", "trainer.max_epochs=1")
+    new = rerun(run)
+    assert new.folder.parent == tmp_path / "name_rerun"
+    assert new.metrics == run.metrics
+    assert (new.folder / "config.yaml").read_text() == (run.folder / "config.yaml").read_text()
+
+    other = Run(shutil.copytree(run.folder, tmp_path / "other/run"))
+    other.update_manifest(versions={**other.manifest["versions"], "torch": "1.0"}, commit="0" * 40, data="another")
+    other.add_metrics({"test/loss": 0.0})
+    start_console(Console())
+    capsys.readouterr()
+    rerun(other)
+    said = capsys.readouterr().out
+    for expected in (
+        "differs torch: 1.0, now",
+        "differs code: commit 000",
+        "differs data:",
+        "differs test/loss: 0.0, now",
+    ):
+        assert expected in said

@@ -1,0 +1,171 @@
+"""Sweeps that complete when the same line is typed again."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import names
+
+from autoencoders.compose import compose, configs
+from autoencoders.errors import UserError
+from autoencoders.report import Report
+from autoencoders.run import Run
+from autoencoders.status import table
+from autoencoders.sweep import LONGEST, Sweep, job_folder, time_left
+
+AE = [sys.executable, "-m", "autoencoders"]
+SMALL = ["model=ae", "net.hidden_dims=[8]", "trainer.max_epochs=2", "~callbacks.pictures", "logger=[csv]"]
+
+
+def ae(*words: str, folder: Path, code: int = 0) -> subprocess.CompletedProcess:
+    done = subprocess.run([*AE, *words], cwd=folder, capture_output=True, text=True, check=False)
+    assert done.returncode == code, done.stderr[-2000:]
+    return done
+
+
+def killed(words: list[str], folder: Path, until) -> None:
+    """Typed, and the whole process group killed when `until` says so."""
+    process = subprocess.Popen(
+        [*AE, *words], cwd=folder, start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    while process.poll() is None and not until():
+        time.sleep(0.05)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+
+
+def ends(sweep: Path) -> dict[str, str]:
+    """When each job that is done was done."""
+    manifests = {path.parent.name: json.loads(path.read_text()) for path in sweep.glob("*/manifest.json")}
+    return {name: manifest["ended"] for name, manifest in manifests.items() if manifest["status"] == "done"}
+
+
+@pytest.mark.slow
+def test_a_sweep_that_is_killed_three_times_completes(tmp_path):
+    words = ["train", "-m", "name=s", *SMALL, "trainer.max_epochs=8", "seed=0,1,2,3,4,5", "model.latent_dim=2,4"]
+    g = torch.Generator().manual_seed(0)
+    for goal in (2, 5, 8):
+        killed(words, tmp_path, lambda goal=goal: len(ends(tmp_path / "logs/s")) >= goal)
+        done = ends(tmp_path / "logs/s")
+        assert goal <= len(done) < 12
+        time.sleep(float(torch.rand((), generator=g)))
+        assert ends(tmp_path / "logs/s") == done
+    said = ae(*words, folder=tmp_path).stdout
+    assert f"12 jobs, {len(done)} done" in said
+    final = ends(tmp_path / "logs/s")
+    assert len(final) == 12
+    assert done.items() <= final.items(), "a job that was done was not trained again"
+    ae(*words[:2], "name=whole", *words[3:], folder=tmp_path)
+    tables = [Report([tmp_path / "logs" / name], [], None).csv() for name in ("s", "whole")]
+    assert tables[0] == tables[1]
+
+
+@pytest.mark.slow
+def test_failures_are_named_and_tried_again(tmp_path):
+    words = ["train", "-m", "name=s", *SMALL, "model.latent_dim=0,2"]
+    done = ae(*words, folder=tmp_path, code=1)
+    assert "latent_dim=0" in done.stdout
+    assert "model.latent_dim must be at least 1, got 0" in done.stdout
+    assert done.stderr.strip().endswith("ae: 1 of 2 jobs failed: type the same line again to retry them")
+    states = {name: manifest["status"] for name, manifest in Sweep(tmp_path / "logs/s").manifests().items()}
+    assert sorted(states.values()) == ["done", "failed"]
+    assert "2 jobs, 1 done" in ae(*words, folder=tmp_path, code=1).stdout
+    other = ae("train", "-m", "name=s", "model.beta=1,2", folder=tmp_path, code=1)
+    assert "holds a sweep over" in other.stderr
+    mistyped = ae("train", "-m", "name=t", "model=ae,vea", folder=tmp_path, code=1)
+    assert "did you mean 'vae'" in mistyped.stderr
+    assert not list((tmp_path / "logs").glob("t/*/config.yaml")), "it is noticed before anything is trained"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("launcher", ["joblib", "submitit_local"])
+def test_every_launcher(launcher, tmp_path):
+    more = ["hydra.launcher.n_jobs=2"] if launcher == "joblib" else ["hydra.launcher.timeout_min=5"]
+    words = ["train", "-m", "name=s", f"hydra/launcher={launcher}", *more, *SMALL, "model.latent_dim=2,0", "seed=0,1"]
+    done = ae(*words, folder=tmp_path, code=1)
+    assert "2 of 4 jobs failed" in done.stderr
+    assert done.stdout.count("model.latent_dim must be at least 1, got 0") >= 2
+    assert len(ends(tmp_path / "logs/s")) == 2
+    assert "4 jobs, 2 done" in ae(*words, folder=tmp_path, code=1).stdout
+
+
+@pytest.mark.slow
+def test_a_search_goes_on_toward_its_total(tmp_path):
+    space = ["optimizer.lr=tag(log,interval(1e-4,1e-2))", "model.latent_dim=range(2,9,2)", "hydra.sweeper.n_trials=6"]
+    words = ["train", "-m", "hydra/sweeper=optuna", "name=s", *SMALL, *space]
+    killed(words, tmp_path, lambda: len(ends(tmp_path / "logs/s")) >= 2)
+    before = ends(tmp_path / "logs/s")
+    said = ae(*words, folder=tmp_path).stdout
+    assert "6 trials, 6 completed" in said
+    after = ends(tmp_path / "logs/s")
+    assert before.items() <= after.items()
+    from optuna import load_study
+
+    from autoencoders.callbacks.prune import storage
+
+    study = load_study(study_name="study", storage=storage(tmp_path / "logs/s"))
+    assert len(study.trials) == 6
+    for trial in study.trials:
+        run = Run(tmp_path / "logs/s" / trial.user_attrs["folder"])
+        assert trial.value == run.manifest["score"]
+        assert run.config.optimizer.lr == trial.params["optimizer.lr"]
+    assert "6 trials" in ae(*words, folder=tmp_path).stdout, "and no more"
+
+
+@pytest.mark.slow
+def test_a_search_with_two_scores_and_a_failed_trial(tmp_path):
+    words = ["train", "-m", "hydra/sweeper=optuna", "name=s", *SMALL, "model=vae", "hydra.sweeper.sampler=grid"]
+    words += ["score=[val/reconstruction,val/kl]", "hydra.sweeper.directions=[minimize,minimize]"]
+    said = ae(*words, "model.latent_dim=choice(0,2,4)", "hydra.sweeper.n_trials=3", folder=tmp_path).stdout
+    assert "3 trials, 2 completed" in said
+    assert "failed  " in said
+    assert said.count("best    ") >= 1
+
+
+@pytest.mark.slow
+def test_two_processes_in_a_sweep(tmp_path):
+    words = ["train", "-m", "name=s", "trainer=ddp_cpu", *SMALL, "seed=0,1", "data.batch_size=100"]
+    ae(*words, folder=tmp_path)
+    assert len(ends(tmp_path / "logs/s")) == 2
+    found = {path.name for path in (tmp_path / "logs/s").iterdir() if path.is_dir()}
+    assert found == set(ends(tmp_path / "logs/s"))
+
+
+def test_names_of_folders():
+    assert job_folder(["name=x", "model=ae", "seed=0", "data.root=/a/b", "log_dir=l"]) == "model=ae,seed=0"
+    assert job_folder(["+schedule@model.beta=linear", "~callbacks.ema"]) == "+schedule@model.beta=linear,~callbacks.ema"
+    assert job_folder(["net.activation=a/b"]) == "net.activation=a_b"
+    long = [f"model.key_{i}={i}" for i in range(50)]
+    assert len(job_folder(long).encode()) < LONGEST < 255
+    assert job_folder(long) != job_folder([*long[:-1], "model.key_49=x"])
+
+
+def test_a_ledger_knows_what_nobody_began(tmp_path):
+    jobs = [["model=ae", f"seed={seed}"] for seed in range(4)]
+    sweep = Sweep.plan(tmp_path, jobs)
+    ended = {"started": "2026-01-01T00:00:00+00:00", "starts": ["2026-01-01T00:00:00+00:00"]}
+    for seed, status in ((0, "done"), (1, "failed"), (2, "running")):
+        run = Run.start(tmp_path / f"model=ae,seed={seed}", *compose("train", [f"seed={seed}"]))
+        run.update_manifest(status=status, **ended, ended="2026-01-01T00:01:40+00:00")
+    assert [m["status"] for m in sweep.manifests().values()] == ["done", "failed", "interrupted", "planned"]
+    assert time_left(sweep.manifests().values()) == 300
+    assert str(table(sweep).caption) == "1 planned, 1 done, 1 failed, 1 interrupted; about 0:05:00 left"
+    assert list(Sweep.plan(tmp_path, [["model=ae", "seed=9"]]).jobs) == [*map(job_folder, jobs), "model=ae,seed=9"]
+    with pytest.raises(UserError, match="holds a sweep over model, seed, and this one is over seed"):
+        Sweep.plan(tmp_path, [["seed=1"]])
+    with pytest.raises(UserError, match="is no sweep"):
+        Sweep(tmp_path / "model=ae,seed=0")
+
+
+@pytest.mark.parametrize("name", names("sweep"))
+def test_ready_made_sweeps_compose(name):
+    config, _ = compose("train", [f"sweep={name}"])
+    text = (configs() / "sweep" / f"{name}.yaml").read_text()
+    assert "params:" in text
+    assert config.score == "val/loss"
