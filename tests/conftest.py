@@ -1,6 +1,9 @@
 """What the tests share: configs are composed as `ae` composes them, and groups are discovered, never listed."""
 
 import os
+
+# Small nets, and a process of pytest a core: more threads would wait for each other. Read when a library is loaded.
+os.environ |= {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
 import re
 import shutil
 import struct
@@ -17,9 +20,6 @@ from autoencoders.errors import UserError
 from autoencoders.models.base import Autoencoder
 from autoencoders.run import Run
 from autoencoders.train import train
-
-torch.set_num_threads(1)  # small nets: more threads would wait for each other
-os.environ.setdefault("OMP_NUM_THREADS", "1")  # and those of the processes that a test starts
 
 
 def names(group: str) -> list[str]:

@@ -24,7 +24,8 @@ SMALL = ["model=ae", "net.hidden_dims=[8]", "trainer.max_epochs=2", "~callbacks.
 
 
 def ae(*words: str, folder: Path, code: int = 0) -> subprocess.CompletedProcess:
-    done = subprocess.run([*AE, *words], cwd=folder, capture_output=True, text=True, check=False)
+    env = os.environ | {"HYDRA_FULL_ERROR": "0"}
+    done = subprocess.run([*AE, *words], cwd=folder, env=env, capture_output=True, text=True, check=False)
     assert done.returncode == code, done.stderr[-2000:]
     return done
 
@@ -87,12 +88,12 @@ def test_failures_are_named_and_tried_again(tmp_path):
 @pytest.mark.parametrize("launcher", ["joblib", "submitit_local"])
 def test_every_launcher(launcher, tmp_path):
     more = ["hydra.launcher.n_jobs=2"] if launcher == "joblib" else ["hydra.launcher.timeout_min=5"]
-    words = ["train", "-m", "name=s", f"hydra/launcher={launcher}", *more, *SMALL, "model.latent_dim=2,0", "seed=0,1"]
+    words = ["train", "-m", "name=s", f"hydra/launcher={launcher}", *more, *SMALL, "model.latent_dim=2,0"]
     done = ae(*words, folder=tmp_path, code=1)
-    assert "2 of 4 jobs failed" in done.stderr
-    assert done.stdout.count("model.latent_dim must be at least 1, got 0") >= 2
-    assert len(ends(tmp_path / "logs/s")) == 2
-    assert "4 jobs, 2 done" in ae(*words, folder=tmp_path, code=1).stdout
+    assert "1 of 2 jobs failed" in done.stderr
+    assert done.stdout.count("model.latent_dim must be at least 1, got 0") >= 1
+    assert len(ends(tmp_path / "logs/s")) == 1
+    assert "2 jobs, 1 done" in ae(*words, folder=tmp_path, code=1).stdout
 
 
 @pytest.mark.slow

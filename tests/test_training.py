@@ -2,6 +2,7 @@
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -233,6 +234,29 @@ def _gone(folder, seconds: float) -> bool:
     while time.time() < end and _workers(folder):
         time.sleep(0.2)
     return not _workers(folder)
+
+
+@pytest.mark.slow
+def test_two_machines_are_two_processes(tmp_path):
+    """Two command lines that meet, a process each, give what one line with two processes gives."""
+    words = ["noise=gaussian", "data.batch_size=100", "trainer.max_epochs=2", "trainer=ddp_cpu"]
+    reference = trained(tmp_path / "processes", *words)
+    folder = tmp_path / "machines"
+    more = ["trainer.devices=1", "trainer.num_nodes=2", f"hydra.run.dir={folder}"]
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        port = free.getsockname()[1]
+    machines = [
+        subprocess.Popen(
+            [sys.executable, "-m", "autoencoders", "train", *words, *more],
+            env={**os.environ, "NODE_RANK": str(rank), "MASTER_ADDR": "localhost", "MASTER_PORT": str(port)},
+            cwd=tmp_path,
+        )
+        for rank in (0, 1)
+    ]
+    assert [machine.wait(timeout=120) for machine in machines] == [0, 0]
+    assert Run(folder).metrics == pytest.approx(reference.metrics, rel=1e-5)
+    assert not (tmp_path / "logs").exists(), "one folder"
 
 
 @pytest.mark.slow

@@ -1,14 +1,17 @@
 """The pictures of a run: which are made, where they go, and what is said where there is nothing to draw."""
 
+import contextlib
+
 import numpy as np
 import pytest
+import torch
 from conftest import names, trained
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from autoencoders import figures
 from autoencoders.errors import UserError
-from autoencoders.metrics.base import Unsupported
+from autoencoders.metrics.base import Subject, Unsupported
 from autoencoders.visualize import pictures, visualize
 
 ALWAYS = {"reconstructions", "priors", "filters", "learning_curves", "strangest"}
@@ -20,21 +23,28 @@ OF_VECTORS = {"latent_2d", "latent_3d", "manifold", "interpolations", "traversal
 def test_every_picture_that_a_model_has(name, tmp_path, monkeypatch):
     monkeypatch.setattr(figures, "POINTS", 100)
     run = trained(tmp_path / "run", f"model={name}", "trainer.max_epochs=1", "noise=gaussian")
-    run.add_metrics({f"robustness/gaussian/{s}/{kind}": 20.0 for s in (0.1, 0.3) for kind in ("noisy", "model")})
-    drawn = set(visualize(run))
-    spatial = run.load_model().spatial
-    assert drawn - {"latent_2d", "latent_3d"} == ALWAYS | {"robustness"} | (
-        set() if spatial else OF_VECTORS - {"latent_2d", "latent_3d"}
-    )
+    subject, drawn = Subject.of(run), set()
+    for picture in pictures():
+        with contextlib.suppress(Unsupported), torch.no_grad():
+            assert getattr(figures, picture)(subject, run).axes
+            drawn.add(picture)
+    assert drawn == ALWAYS | {"latent_2d", "latent_3d"} | (set() if subject.model.spatial else OF_VECTORS)
+
+
+def test_pictures_are_files_and_in_tensorboard(own_run, monkeypatch):
+    monkeypatch.setattr(figures, "POINTS", 100)
+    own_run.add_metrics({f"robustness/gaussian/{s}/{kind}": 20.0 for s in (0.1, 0.3) for kind in ("noisy", "model")})
+    drawn = visualize(own_run)
+    assert set(drawn) == set(pictures())
     for picture in drawn:
-        image = np.asarray(Image.open(run.folder / "figures" / f"{picture}.png").convert("L"))
+        image = np.asarray(Image.open(own_run.folder / "figures" / f"{picture}.png").convert("L"))
         assert image.std() > 5, "not a blank sheet"
-        assert (run.folder / "figures" / f"{picture}.pdf").read_bytes().startswith(b"%PDF")
-    board = EventAccumulator(str(run.folder / "tensorboard"), size_guidance={"images": 0}).Reload()
+        assert (own_run.folder / "figures" / f"{picture}.pdf").read_bytes().startswith(b"%PDF")
+    board = EventAccumulator(str(own_run.folder / "tensorboard"), size_guidance={"images": 0}).Reload()
     assert {f"visualize/{picture}" for picture in drawn} <= set(board.Tags()["images"])
-    assert (run.folder / "tensorboard" / "projector_config.pbtxt").exists()
-    assert list((run.folder / "tensorboard").rglob("sprite.png"))
-    (codes,) = (run.folder / "tensorboard").rglob("tensors.tsv")
+    assert (own_run.folder / "tensorboard" / "projector_config.pbtxt").exists()
+    assert list((own_run.folder / "tensorboard").rglob("sprite.png"))
+    (codes,) = (own_run.folder / "tensorboard").rglob("tensors.tsv")
     assert len(codes.read_text().splitlines()) == 100
 
 
@@ -49,10 +59,9 @@ def test_only_what_was_asked_for(own_run):
 def test_a_code_of_two_units(tmp_path):
     """Of a code of two units the manifold is that code's own plane."""
     run = trained(tmp_path / "run", "model.latent_dim=2", "trainer.max_epochs=1")
-    drawn = visualize(run)
-    assert "latent_2d" in drawn
-    assert "manifold" in drawn
-    assert "latent_3d" not in drawn
+    assert visualize(run, ["manifold", "latent_2d"]) == ["manifold", "latent_2d"]
+    with pytest.raises(Unsupported, match="fewer than three units"):
+        visualize(run, ["latent_3d"])
 
 
 def test_every_picture_is_named_in_the_docs():

@@ -142,7 +142,9 @@ def _train(config: "DictConfig") -> "Score":
     # In a sweep Hydra collects what a job raises, and goes on; for a single run it would only add a line of its own.
     with _one_line_errors("train", sys.argv[1:]) if HydraConfig.get().mode == RunMode.RUN else nullcontext():
         if config.resume is not None:
-            return resume(Run(config.resume, config.trust))
+            run = Run(config.resume, config.trust)
+            run.check_paths()
+            return resume(run)
         overrides = list(HydraConfig.get().overrides.task)
         return train(config, Path(HydraConfig.get().runtime.output_dir), group_choices(), overrides)
 

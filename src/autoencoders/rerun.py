@@ -14,6 +14,7 @@ log = logging.getLogger(__name__)
 def rerun(run: Run) -> Run:
     """Train with the frozen config of a run, beside it in `NAME_rerun/`, and say what differs: code, versions, data,
     and in the end the numbers. On the same machine, with nothing different, these are the same to the last bit."""
+    run.check_paths()
     folder = run.folder.parent.with_name(f"{run.folder.parent.name}_rerun")
     stamp = datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
     then = run.manifest

@@ -137,6 +137,27 @@ class Run:
         config.trust = self.trust
         return config
 
+    def check_paths(self) -> None:
+        """Before a run that somebody else may have made is trained here: raises UserError where its config lets a
+        callback or a logger write outside its folder."""
+        text = OmegaConf.to_container(self.config, resolve=False)
+        assert isinstance(text, dict)
+        for key, value in flatten({part: text.get(part) for part in ("callbacks", "logger")}).items():
+            if not isinstance(value, str):
+                continue
+            place = key.rpartition(".")[2] in (
+                "folder",
+                "dirpath",
+                "save_dir",
+                "root_dir",
+                "log_dir",
+                "path",
+                "filename",
+            )
+            inside = "/" not in value if key.endswith("filename") else value.startswith("${folder}")
+            if ".." in value or value.startswith(("/", "~")) or (place and not inside):
+                raise UserError(f"{key}={value} of {self.folder / 'config.yaml'} is outside the run's folder")
+
     def config_at(self, root: str | None) -> DictConfig:
         """The config, with the data in `root` where that is given."""
         config = self.config.copy()
@@ -275,6 +296,7 @@ def start_console(console: logging.Handler | None) -> None:
         warnings.filterwarnings("ignore", true_but_useless)
 
 
+_PLACES = ("folder", "dirpath", "save_dir", "root_dir", "log_dir", "path")
 _PACKAGES = ("autoencoders", "torch", "torchvision", "lightning", "hydra-core", "omegaconf")
 
 

@@ -33,6 +33,10 @@ def train(config: DictConfig, folder: Path, choices: dict[str, Any], overrides: 
 
     Typed again, it completes: a run that is done returns its score, any other goes on from what it saved last.
     """
+    if config.trainer.num_nodes > 1 and node() > 0:
+        from autoencoders.worker import join
+
+        return join(folder, config)
     return resume(Run.start(folder, config, choices, overrides))
 
 
@@ -58,7 +62,7 @@ def _train(run: Run) -> Score:
     _announce(run, data, build.model(config))  # what cannot be built fails here, before a process is started
 
     processes = count_processes(config.trainer)
-    if processes > 1:
+    if processes * config.trainer.num_nodes > 1:
         from autoencoders.worker import launch
 
         launch(run, processes)
@@ -122,6 +126,12 @@ def _forget(logger: TensorBoardLogger | CSVLogger, steps: int) -> None:
             table = csv.DictWriter(file, writer.metrics_keys)
             table.writeheader()
             table.writerows(kept)
+
+
+def node() -> int:
+    """Which of several machines this is, as torchrun, SLURM or the user says."""
+    names = ("NODE_RANK", "GROUP_RANK", "SLURM_NODEID")
+    return int(next((os.environ[name] for name in names if name in os.environ), 0))
 
 
 def count_processes(trainer: DictConfig) -> int:

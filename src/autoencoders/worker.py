@@ -1,9 +1,13 @@
 """Several processes for one run: torch's elastic engine starts this module's `main` once for each device.
 
 The ranks start from the frozen config of the run folder and never compose. Hydra's process waits, and evaluates alone.
+
+Of several machines, which share the folder and meet at MASTER_ADDR:MASTER_PORT, the first one makes the run and
+evaluates it, and the others only lend their devices.
 """
 
 import logging
+import math
 import os
 import sys
 import threading
@@ -12,11 +16,13 @@ import uuid
 from pathlib import Path
 
 import torch
+from omegaconf import DictConfig
 
 from autoencoders.errors import UserError
 from autoencoders.run import Run, start_log
-from autoencoders.train import fit
+from autoencoders.train import count_processes, fit
 
+PATIENCE = 600  # seconds, for another machine to begin
 _MISTAKE = "mistake.txt"
 
 
@@ -30,13 +36,14 @@ def launch(run: Run, processes: int) -> None:
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
     logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)
+    nodes = run.config.trainer.num_nodes
     config = LaunchConfig(
-        min_nodes=1,
-        max_nodes=1,
+        min_nodes=nodes,
+        max_nodes=nodes,
         nproc_per_node=processes,
-        run_id=uuid.uuid4().hex,
+        run_id=uuid.uuid4().hex if nodes == 1 else run.folder.name,
         rdzv_backend="c10d",
-        rdzv_endpoint="localhost:0",
+        rdzv_endpoint="localhost:0" if nodes == 1 else _meeting_point(),
         max_restarts=0,
         monitor_interval=0.2,
     )
@@ -54,6 +61,31 @@ def launch(run: Run, processes: int) -> None:
         ) from error
     finally:
         mistake.unlink(missing_ok=True)
+
+
+def join(folder: Path, config: DictConfig) -> float:
+    """On every machine but the first: lend the devices to the run that the first one starts in the same folder.
+
+    Returns no score: that is the first one's. Raises UserError where no run appears.
+    """
+    deadline = time.monotonic() + PATIENCE
+
+    def begun() -> bool:
+        return (folder / "config.yaml").is_file() and Run(folder).manifest.get("status") == "running"
+
+    while not begun():
+        if time.monotonic() > deadline:
+            raise UserError(f"no run was started in {folder}: type the same hydra.run.dir=… on every machine")
+        time.sleep(0.5)
+    launch(Run(folder, config.trust), count_processes(config.trainer))
+    return math.nan
+
+
+def _meeting_point() -> str:
+    address = os.environ.get("MASTER_ADDR") or os.environ.get("SLURM_LAUNCH_NODE_IPADDR")
+    if not address:
+        raise UserError("trainer.num_nodes is above 1: set MASTER_ADDR, and MASTER_PORT, to those of the first machine")
+    return f"{address}:{os.environ.get('MASTER_PORT', '29500')}"
 
 
 def main(folder: str, *trust: str) -> None:

@@ -1,0 +1,65 @@
+"""Every model of the zoo killed by SIGKILL at random steps, and gone on with, against a run that was not killed.
+
+    python scripts/kill.py [--times 5] [--models vae aae] [data=mnist data.root=data trainer.max_epochs=3 ...]
+
+Prints a line a model; exit code 1 where a weight or a number differs.
+"""
+
+import argparse
+import random
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import torch
+
+from autoencoders.compose import configs
+from autoencoders.run import Run
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--times", type=int, default=5, help="a model is killed")
+    parser.add_argument(
+        "--models", nargs="+", default=sorted(path.stem for path in (configs() / "model").glob("*.yaml"))
+    )
+    parser.add_argument("overrides", nargs="*")
+    arguments, more = parser.parse_known_args()
+    same = True
+    with tempfile.TemporaryDirectory() as folder:
+        for model in arguments.models:
+            words = [f"model={model}", *arguments.overrides, *more]
+            whole, cut = (Path(folder) / f"{model}_{name}" for name in ("whole", "cut"))
+            started = time.monotonic()
+            train(words, whole).wait()
+            took = time.monotonic() - started
+            for _ in range(arguments.times):
+                process = train(words, cut)
+                time.sleep(random.uniform(0.3, 0.9) * took)
+                process.kill()
+                process.wait()
+            train(words, cut).wait()
+            equal = is_same(Run(whole), Run(cut))
+            same &= equal
+            starts = len(Run(cut).manifest["starts"])
+            print(f"{model:12} {starts} starts  {'same' if equal else 'DIFFERENT'}", flush=True)
+    sys.exit(not same)
+
+
+def train(words: list[str], folder: Path) -> subprocess.Popen[bytes]:
+    command = [sys.executable, "-m", "autoencoders", "train", *words, f"hydra.run.dir={folder}", "name=kill"]
+    return subprocess.Popen(command, stdout=subprocess.DEVNULL)
+
+
+def is_same(a: Run, b: Run) -> bool:
+    """Every weight, bit for bit, and every number."""
+    files = [[run.checkpoint(which) for which in ("best", "last")] for run in (a, b)]
+    states = [[torch.load(path, weights_only=True)["state_dict"] for path in paths] for paths in files]
+    pairs = zip(*states, strict=True)
+    return a.metrics == b.metrics and all(torch.equal(p[key], q[key]) for p, q in pairs for key in p)
+
+
+if __name__ == "__main__":
+    main()
