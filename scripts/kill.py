@@ -17,6 +17,7 @@ import torch
 
 from autoencoders.compose import configs
 from autoencoders.run import Run
+from autoencoders.sweep import seconds
 
 
 def main() -> None:
@@ -32,25 +33,31 @@ def main() -> None:
         for model in arguments.models:
             words = [f"model={model}", *arguments.overrides, *more]
             whole, cut = (Path(folder) / f"{model}_{name}" for name in ("whole", "cut"))
-            started = time.monotonic()
             train(words, whole).wait()
-            took = time.monotonic() - started
+            took = seconds(Run(whole).manifest) or 1.0
             for _ in range(arguments.times):
+                starts = count(cut)
                 process = train(words, cut)
-                time.sleep(random.uniform(0.3, 0.9) * took)
+                while process.poll() is None and count(cut) == starts:  # it is still importing
+                    time.sleep(0.02)
+                time.sleep(random.uniform(0, took / arguments.times))
                 process.kill()
                 process.wait()
             train(words, cut).wait()
             equal = is_same(Run(whole), Run(cut))
             same &= equal
-            starts = len(Run(cut).manifest["starts"])
-            print(f"{model:12} {starts} starts  {'same' if equal else 'DIFFERENT'}", flush=True)
+            print(f"{model:12} {count(cut)} starts  {'same' if equal else 'DIFFERENT'}", flush=True)
     sys.exit(not same)
 
 
 def train(words: list[str], folder: Path) -> subprocess.Popen[bytes]:
     command = [sys.executable, "-m", "autoencoders", "train", *words, f"hydra.run.dir={folder}", "name=kill"]
     return subprocess.Popen(command, stdout=subprocess.DEVNULL)
+
+
+def count(folder: Path) -> int:
+    """How often a run was started."""
+    return len(Run(folder).manifest.get("starts", [])) if (folder / "config.yaml").exists() else 0
 
 
 def is_same(a: Run, b: Run) -> bool:

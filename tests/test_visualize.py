@@ -9,7 +9,7 @@ from conftest import names, trained
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from autoencoders import figures
+from autoencoders import figures, samplers
 from autoencoders.errors import UserError
 from autoencoders.metrics.base import Subject, Unsupported
 from autoencoders.visualize import pictures, visualize
@@ -22,6 +22,7 @@ OF_VECTORS = {"latent_2d", "latent_3d", "manifold", "interpolations", "traversal
 @pytest.mark.parametrize("name", names("model"))
 def test_every_picture_that_a_model_has(name, tmp_path, monkeypatch):
     monkeypatch.setattr(figures, "POINTS", 100)
+    monkeypatch.setattr(samplers, "IMAGES", 100)
     run = trained(tmp_path / "run", f"model={name}", "trainer.max_epochs=1", "noise=gaussian")
     subject, drawn = Subject.of(run), set()
     for picture in pictures():
