@@ -7,7 +7,7 @@ from collections import Counter
 
 from rich.console import Console
 from rich.live import Live
-from rich.table import Table
+from rich.table import Column, Table
 
 from autoencoders.sweep import Sweep, seconds, time_left
 
@@ -38,7 +38,9 @@ def table(sweep: Sweep) -> Table:
     summary = ", ".join(f"{counts[state]} {state}" for state in STATES if counts[state])
     if left:
         summary += f"; about {duration(left)} left"
-    result = Table("job", "status", "score", "took", "", title=str(sweep.folder), caption=summary)
+    result = Table(
+        Column("job", overflow="fold"), "status", "score", "took", "", title=str(sweep.folder), caption=summary
+    )
     for job, manifest in manifests.items():
         took, score = seconds(manifest), manifest.get("score")
         shown = ", ".join(
