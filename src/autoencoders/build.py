@@ -19,15 +19,17 @@ from autoencoders import randomness
 from autoencoders.checkpoints import Atomic
 from autoencoders.data.base import Images
 from autoencoders.errors import UserError
-from autoencoders.models.base import Autoencoder
+from autoencoders.models.base import Autoencoder, Objective
 
 TRUSTED = (
     "autoencoders.models",
+    "autoencoders.classifier",
     "autoencoders.nets",
     "autoencoders.data",
     "autoencoders.noise",
     "autoencoders.reconstruction",
     "autoencoders.schedules",
+    "autoencoders.optimizers",
     "autoencoders.callbacks",
     "autoencoders.metrics",
     "autoencoders.samplers",
@@ -40,15 +42,17 @@ TRUSTED = (
 )
 
 
-def model(config: DictConfig) -> Autoencoder:
-    """The model of a run, its weights drawn from the run's seed."""
+def model(config: DictConfig) -> Objective:
+    """The model of a run, its weights drawn from the run's seed: an autoencoder, or a classifier on `encoders`."""
     trust = list(config.trust)
     randomness.seed(torch.device("cpu"), "init", config.seed)
-    net = build(config.net, trust)
-    built: Autoencoder = build(config.model, trust, net=net, reconstruction=build(config.reconstruction, trust))
-    if built.spatial != net.spatial:
-        wants = "a map: net=spatial" if built.spatial else "a vector: net=mlp, or any other than spatial"
-        raise UserError(f"the code of {type(built).__name__} is {wants}")
+    built: Objective
+    if config.get("encoders"):
+        encoders = [autoencoder(part, trust) for part in config.encoders]
+        shape, num_classes = list(config.data.shape), config.data.num_classes
+        built = build(config.model, trust, encoders=encoders, shape=shape, num_classes=num_classes)
+    else:
+        built = autoencoder(config, trust)
     built.optimizer = build(config.optimizer, trust)
     built.scheduler = build(config.scheduler, trust)
     built.seed = config.seed
@@ -58,10 +62,21 @@ def model(config: DictConfig) -> Autoencoder:
     return built
 
 
+def autoencoder(config: DictConfig, trust: Sequence[str]) -> Autoencoder:
+    """Of `model`, `net` and `reconstruction`, which is all that it consists of."""
+    net = build(config.net, trust)
+    built: Autoencoder = build(config.model, trust, net=net, reconstruction=build(config.reconstruction, trust))
+    if built.spatial != net.spatial:
+        wants = "a map: net=spatial" if built.spatial else "a vector: net=mlp, or any other than spatial"
+        raise UserError(f"the code of {type(built).__name__} is {wants}")
+    return built
+
+
 def data(config: DictConfig) -> Images:
     """The data module of a run."""
     trust = list(config.trust)
     built: Images = build(config.data, trust, noise=build(config.noise, trust), seed=config.seed)
+    built.trust = trust
     return built
 
 

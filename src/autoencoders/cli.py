@@ -8,7 +8,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from autoencoders.compose import configs, group_choices, register_resolvers
 from autoencoders.errors import UserError, did_you_mean, explain
@@ -30,6 +30,7 @@ Train autoencoders: any objective, any network, any data, any noise.
     ae visualize run=DIR [...]          its pictures, into its folder and TensorBoard
     ae explore run=DIR [...]            one page to walk through its codes in a browser
 
+    ae finetune run=DIR [key=value ...] a classifier on its encoder, trained end to end; -m sweeps
     ae rerun run=DIR                    the same run once more, and what differs
 
     ae status DIR                       how the jobs of a sweep stand
@@ -132,21 +133,46 @@ def _one_line_errors(verb: str, words: list[str]) -> Iterator[None]:
 
 
 def _train(config: "DictConfig") -> "Score":
+    with _training("train", config):
+        from autoencoders.run import Run
+        from autoencoders.train import resume
+
+        if config.resume is None:
+            return _new_run(config, {})
+        run = Run(config.resume, config.trust)
+        run.check_paths()
+        return resume(run)
+
+
+def _finetune(config: "DictConfig") -> "Score":
+    with _training("finetune", config):
+        from autoencoders.run import Run
+        from autoencoders.stages import choices, on_encoder
+
+        before = Run(config.run, config.trust)
+        config = on_encoder(config, before)
+        return _new_run(config, choices(config, before))
+
+
+@contextmanager
+def _training(verb: str, config: "DictConfig") -> Iterator[None]:
     from hydra.core.hydra_config import HydraConfig
     from hydra.types import RunMode
 
     _import_from_here(config)
-    from autoencoders.run import Run
-    from autoencoders.train import resume, train
-
     # In a sweep Hydra collects what a job raises, and goes on; for a single run it would only add a line of its own.
-    with _one_line_errors("train", sys.argv[1:]) if HydraConfig.get().mode == RunMode.RUN else nullcontext():
-        if config.resume is not None:
-            run = Run(config.resume, config.trust)
-            run.check_paths()
-            return resume(run)
-        overrides = list(HydraConfig.get().overrides.task)
-        return train(config, Path(HydraConfig.get().runtime.output_dir), group_choices(), overrides)
+    with _one_line_errors(verb, sys.argv[1:]) if HydraConfig.get().mode == RunMode.RUN else nullcontext():
+        yield
+
+
+def _new_run(config: "DictConfig", choices: dict[str, Any]) -> "Score":
+    """`choices`: those that were made before this command."""
+    from hydra.core.hydra_config import HydraConfig
+
+    from autoencoders.train import train
+
+    overrides = list(HydraConfig.get().overrides.task)
+    return train(config, Path(HydraConfig.get().runtime.output_dir), choices | group_choices(), overrides)
 
 
 def _evaluate(config: "DictConfig") -> None:
@@ -200,5 +226,12 @@ def _import_from_here(config: "DictConfig") -> None:
         sys.path.insert(0, str(Path.cwd()))
 
 
-TASKS = {"train": _train, "evaluate": _evaluate, "visualize": _visualize, "explore": _explore, "rerun": _rerun}
+TASKS = {
+    "train": _train,
+    "finetune": _finetune,
+    "evaluate": _evaluate,
+    "visualize": _visualize,
+    "explore": _explore,
+    "rerun": _rerun,
+}
 TABLES = ("status", "report")  # over many runs, without Hydra or torch

@@ -16,12 +16,14 @@ def configs() -> Path:
 
 
 def register_resolvers() -> None:
-    """`${unique:}` in a config: eight letters that no other run has. `${job_folder:…}`: of a job in a sweep."""
+    """`${unique:}` in a config: eight letters that no other run has. `${job_folder:…}`: of a job in a sweep.
+    `${of_run:DIR,KEY}`: what the data of a run are, or the shape of its codes."""
     from omegaconf import OmegaConf
 
     from autoencoders.sweep import job_folder
 
     OmegaConf.register_new_resolver("job_folder", job_folder, replace=True)
+    OmegaConf.register_new_resolver("of_run", _of_run, replace=True)
     OmegaConf.register_new_resolver("unique", lambda: secrets.token_hex(4), replace=True)
 
 
@@ -49,3 +51,13 @@ def group_choices() -> dict[str, Any]:
 
     choices = HydraConfig.get().runtime.choices
     return {group: name for group, name in choices.items() if name and not group.startswith("hydra/")}
+
+
+def _of_run(folder: str, key: str) -> Any:
+    from autoencoders.run import Run
+
+    if key != "code_shape":
+        return Run(folder).config.data[key]
+    from autoencoders.data.codes import code_shape
+
+    return code_shape(folder)

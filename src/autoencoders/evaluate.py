@@ -8,10 +8,12 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Column, Table
 
+from autoencoders import build
 from autoencoders.callbacks.averages import Averages
 from autoencoders.callbacks.health import Health
 from autoencoders.data.base import Images, Split
 from autoencoders.metrics.base import Group, Subject, Unsupported
+from autoencoders.models.base import Autoencoder
 from autoencoders.run import Run
 
 ROWS = 30  # of a table
@@ -33,16 +35,28 @@ def evaluate(
     A group that this model or these data do not support is left out, with a line that says why; if it was `asked` for
     by name, it raises Unsupported. `root`: where the data lies now, if it moved.
     """
-    subject = Subject.of(run, checkpoint, root)
     status = run.manifest.get("status", "unfinished")
     if status != "done":
         log.warning("the run is %s: these are the numbers of what it saved so far", status)
-    metrics = losses(run, subject.data, splits, checkpoint)
+    data = build.data(run.config_at(root))
+    data.setup()
+    metrics = losses(run, data, splits, checkpoint)
     run.add_metrics(metrics)
+    return metrics | measure(run, data, groups or {}, asked, checkpoint)
+
+
+def measure(
+    run: Run, data: Images, groups: Mapping[str, Group], asked: bool = False, checkpoint: str = "best"
+) -> dict[str, float]:
+    """The numbers of the groups, by `group/name` (see `evaluate`)."""
+    metrics: dict[str, float] = {}
+    if not groups:
+        return metrics
+    subject = Subject(run.load_autoencoder(checkpoint), data, run.device)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
-        task = progress.add_task("", total=len(groups or {}))
-        for name, group in (groups or {}).items():
+        task = progress.add_task("", total=len(groups))
+        for name, group in groups.items():
             progress.update(task, description=name)
             try:
                 numbers = {f"{name}/{key}": value for key, value in group(subject).items()}
@@ -62,7 +76,7 @@ def losses(run: Run, data: Images, splits: Sequence[Split], checkpoint: str = "b
 
     Always one process on one device, whatever trained the run.
     """
-    config = run.config
+    config, model = run.config, run.load_model(checkpoint)
     trainer = Trainer(
         accelerator=run.device.type,
         devices=1,
@@ -72,9 +86,8 @@ def losses(run: Run, data: Images, splits: Sequence[Split], checkpoint: str = "b
         enable_progress_bar=False,
         enable_model_summary=False,
         enable_checkpointing=False,
-        callbacks=[Averages(), Health(folder=None)],
+        callbacks=[Averages(), *([Health(folder=None)] if isinstance(model, Autoencoder) else [])],
     )
-    model = run.load_model(checkpoint)
     metrics: dict[str, float] = {}
     for split in splits:
         verb = trainer.validate if split == "val" else trainer.test

@@ -135,6 +135,31 @@ class BlockMasking:
 
 
 @dataclass(frozen=True)
+class Quadrants:
+    """Hides all quadrants of an image but `observed` of them, 1 to 3: the lower left one, then the one above it, then
+    the one at its right. A hidden pixel is -1, which no pixel is. Nothing is drawn.
+
+    Sohn, Lee & Yan, Learning structured output representation, 2015, section 5.1.
+    """
+
+    observed: int
+
+    def __post_init__(self) -> None:
+        if self.observed not in (1, 2, 3):
+            raise ValueError(f"noise.observed is a number of quadrants, 1, 2 or 3, got {self.observed}")
+
+    def __call__(self, x: Tensor, generator: Generator) -> Tensor:
+        middle, centre = x.shape[2] // 2, x.shape[3] // 2
+        seen = x.clone()
+        seen[:, :, :middle, centre:] = -1
+        if self.observed < 3:
+            seen[:, :, middle:, centre:] = -1
+        if self.observed < 2:
+            seen[:, :, :middle, :centre] = -1
+        return seen
+
+
+@dataclass(frozen=True)
 class GaussianBlur:
     """Convolution with a normal of deviation `sigma` pixels, cut at 3 sigma; edges are repeated. Nothing is drawn."""
 

@@ -52,7 +52,10 @@ class Report:
     def __init__(self, folders: Iterable[str | Path], columns: Sequence[str], sort: str | None) -> None:
         found: dict[tuple[tuple[str, str], ...], Setting] = {}
         self.unfinished = 0
-        for path in sorted(path.parent for folder in folders for path in Path(folder).rglob("manifest.json")):
+        paths = {path.parent for folder in folders for path in Path(folder).rglob("manifest.json")}
+        for path in sorted(paths):
+            if not paths.isdisjoint(path.parents):
+                continue  # a stage, whose numbers are in the run that it belongs to
             run = Run(path)
             manifest = run.manifest
             if manifest["status"] != "done":

@@ -33,7 +33,7 @@ from autoencoders.errors import UserError
 if TYPE_CHECKING:
     import torch
 
-    from autoencoders.models.base import Autoencoder
+    from autoencoders.models.base import Autoencoder, Objective
 
 
 log = logging.getLogger(__name__)
@@ -91,7 +91,8 @@ class Run:
             except Timeout as error:
                 raise UserError(f"{self.folder} is being trained by another process: wait, or stop that") from error
             starts = [*self.manifest.get("starts", []), _now()]
-            self.update_manifest(status="running", starts=starts, started=starts[0], host=platform.node(), error=None)
+            self.update_manifest(status="running", starts=starts, started=starts[0], error=None)
+            self.update_manifest(host=platform.node(), hardware=self._hardware())
             start_log(self.folder)
             held.callback(stop_log)
             try:
@@ -177,6 +178,13 @@ class Run:
             return torch.device("mps")
         return torch.device("cpu")
 
+    def _hardware(self) -> str:
+        import torch
+
+        if self.device.type == "cuda":
+            return torch.cuda.get_device_name()
+        return f"{torch.get_num_threads()} CPU threads"
+
     @property
     def manifest(self) -> dict[str, Any]:
         return _read(self.folder / "manifest.json")
@@ -214,7 +222,16 @@ class Run:
                 log.warning("%s is broken (%s): going on from what was saved before", path.name, _first_line(error))
         return None
 
-    def load_model(self, which: str = "best") -> "Autoencoder":
+    def load_autoencoder(self, which: str = "best") -> "Autoencoder":
+        """As `load_model`, but raises UserError for a classifier."""
+        from autoencoders.models.base import Autoencoder
+
+        model = self.load_model(which)
+        if not isinstance(model, Autoencoder):
+            raise UserError(f"{self.folder} is a classifier, and this wants the run of an autoencoder")
+        return model
+
+    def load_model(self, which: str = "best") -> "Objective":
         """The trained model on the CPU, in eval mode.
 
         Raises UserError for a checkpoint that is absent, broken, or of another model.
@@ -251,6 +268,7 @@ def freeze(config: DictConfig) -> str:
     plain = OmegaConf.to_container(config, resolve=True)
     assert isinstance(plain, dict)
     del plain["folder"], plain["trust"]  # trust is given by whoever loads a run, never by the run
+    plain.pop("paper", None)  # what an experiment says of itself: a word there makes no other run
     return OmegaConf.to_yaml(OmegaConf.create(plain))
 
 

@@ -18,7 +18,7 @@ from filelock import FileLock
 from autoencoders.errors import UserError
 from autoencoders.run import Run, write_whole
 
-NOT_IN_NAMES = ("name", "log_dir", "trust", "data.root", "hydra", "sweep")
+NOT_IN_NAMES = ("name", "log_dir", "run", "trust", "data.root", "hydra", "sweep")
 LONGEST = 200  # letters of a folder's name
 
 

@@ -15,12 +15,14 @@ from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
 from omegaconf import DictConfig, OmegaConf
 
 from autoencoders import build
+from autoencoders.classifier import Softmax
 from autoencoders.data.base import Images
 from autoencoders.errors import UserError
-from autoencoders.evaluate import losses, show
+from autoencoders.evaluate import losses, measure, show
 from autoencoders.lean import lean
-from autoencoders.models.base import Autoencoder
-from autoencoders.run import Console, Run, start_console
+from autoencoders.models.base import Autoencoder, Objective
+from autoencoders.run import Console, Run, start_console, start_log
+from autoencoders.stages import choices, follow
 
 log = logging.getLogger(__name__)
 
@@ -76,6 +78,8 @@ def _train(run: Run) -> Score:
 
     if run.checkpoint("best").exists():
         metrics = losses(run, data, ("val", "test"))
+        metrics |= measure(run, data, build.metrics(config))
+        run.add_metrics(_stages(run))
     else:
         log.info("no checkpoint was saved, so these are the numbers of the last step, and there are none of the test")
     run.add_metrics(metrics)
@@ -93,12 +97,29 @@ def _train(run: Run) -> Score:
     return [metrics.get(name, math.nan) for name in config.score]
 
 
+def _stages(run: Run) -> dict[str, float]:
+    """Train what `then` names, one on the other, each a run in a folder inside this one; their numbers, by
+    `stage/name`. A stage that is done stays as it is."""
+    metrics, before = {}, run
+    for name in run.config.get("then") or {}:
+        log.info("stage   %s", name)
+        config = follow(run, before, name)
+        train(config, run.folder / name, choices(config, before) | {"stage": name}, run.manifest["overrides"])
+        before = Run(run.folder / name, run.trust)
+        metrics |= {f"{name}/{key}": value for key, value in before.metrics.items()}
+    if metrics:
+        start_log(run.folder)  # each stage has a log of its own
+    return metrics
+
+
 def fit(run: Run, data: Images | None = None, callbacks: Sequence[Callback] = ()) -> Trainer:
     """Train the model of a run in this process, which may be one of several; `callbacks` join the config's own."""
     config = run.config
     model, trainer, data = build.model(config), build.trainer(config, callbacks), data or build.data(config)
     lean(trainer, model, data)
     checkpoint, steps = run.last_state() or (None, -1)
+    if checkpoint is None and isinstance(model, Softmax):
+        model.start_from([Run(folder, run.trust).load_model() for folder in config.init])
     again = len(run.manifest.get("starts", [])) > 1
     for logger in trainer.loggers:
         if not isinstance(logger, TensorBoardLogger | CSVLogger):
@@ -147,12 +168,14 @@ def count_processes(trainer: DictConfig) -> int:
         raise UserError(f"trainer.devices={devices} is neither a number, a list of numbers, nor auto") from error
 
 
-def _announce(run: Run, data: Images, model: Autoencoder) -> None:
+def _announce(run: Run, data: Images, model: Objective) -> None:
     """Say what is about to be trained, on what, and where."""
     config, choice = run.config, run.manifest["choices"].get
     log.info(
-        "model   %s of %s, reconstruction %s: %s parameters",
-        *(choice(group) for group in ("model", "net", "reconstruction")),
+        "model   %s: %s parameters",
+        f"{choice('model')} of {choice('net')}, reconstruction {choice('reconstruction')}"
+        if isinstance(model, Autoencoder)
+        else f"classifier on {len(config.encoders)} trained encoders",
         " + ".join(f"{name} {sum(p.numel() for p in part.parameters()):,}" for name, part in model.named_children()),
     )
     log.info(
@@ -179,7 +202,7 @@ def _hyperparameters(config: DictConfig, choices: dict[str, Any]) -> dict[str, A
     groups = ("model", "net", "data", "noise", "reconstruction", "optimizer", "scheduler")
     flat = {group: str(choices[group]) for group in groups if group in choices} | {"seed": config.seed}
     for group in groups:
-        for name, value in (config[group] or {}).items():
+        for name, value in (config.get(group) or {}).items():
             if name not in ("_target_", "_partial_", "root"):
                 flat[f"{group}.{name}"] = value if isinstance(value, int | float) else str(value)
     return flat

@@ -54,7 +54,7 @@ class Completing(Sweeper):
             score: float | list[float] = result.return_value
             return score
         except Exception as error:
-            return explain(error, "train", list(job)) or f"{type(error).__name__}: {' '.join(str(error).split())}"
+            return explain(error, self.config.hydra.job.name, list(job)) or f"{type(error).__name__}: {' '.join(str(error).split())}"
 
 
 class Grid(Completing):

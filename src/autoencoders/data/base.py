@@ -34,7 +34,8 @@ class Batch(NamedTuple):
 
 
 class Pixels(Protocol):
-    """uint8 images (C, H, W) by their index: a tensor (N, C, H, W) in memory, or files read one by one."""
+    """uint8 images (C, H, W), or floats in [0, 1], by their index: a tensor (N, C, H, W) in memory, or files read one
+    by one."""
 
     def __len__(self) -> int: ...
     def __getitem__(self, index: int) -> Tensor: ...
@@ -106,7 +107,7 @@ class Loader:
     def __iter__(self) -> Iterator[Batch]:
         for step, (pixels, y, weight) in enumerate(self.raw(), self.batch_sampler.start):
             g = self.batch_sampler.generator(step)
-            x = pixels.float().div_(255)
+            x = as_floats(pixels)
             if self.dynamic:
                 x = torch.bernoulli(x, generator=g)
             yield Batch(self.noise(x, g), x, y, weight)
@@ -145,6 +146,7 @@ class Images(LightningDataModule):
         super().__init__()
         self.splits: dict[Split, tuple[Pixels, Tensor, Tensor]] = {}  # images, labels, indices
         self.fingerprint = ""
+        self.trust: Sequence[str] = ()  # packages that a run which is read may name
         for key, allowed in {
             "loader": ("resident", "stream"),
             "binarize": ("none", "dynamic", "static", "threshold"),
@@ -290,6 +292,11 @@ def fit(images: Tensor, shape: tuple[int, int, int]) -> Tensor:
     if channels > shape[0]:
         images = rgb_to_grayscale(images)
     return F.pad(images, (right // 2, right - right // 2, down // 2, down - down // 2))
+
+
+def as_floats(pixels: Tensor) -> Tensor:
+    """In [0, 1]: uint8 scaled, floats as they are."""
+    return pixels if pixels.is_floating_point() else pixels.float().div_(255)
 
 
 def fingerprint(pixels: Pixels, labels: Tensor, digest: Any) -> None:

@@ -46,7 +46,7 @@ class Subject:
         """
         data = build.data(run.config_at(root))
         data.setup()
-        return cls(run.load_model(checkpoint), data, run.device)
+        return cls(run.load_autoencoder(checkpoint), data, run.device)
 
     def batches(self, split: Split, noise: Noise | None = None, limit: int | None = None) -> Iterator[Batch]:
         """Every image of the split once, in its order, or `limit` of them; under the run's noise or a given one."""

@@ -16,7 +16,8 @@ class Conv(Net):
     """One 3×3 convolution for each of `channels`, each to half the size; a linear layer between last map and code.
 
     `down`: by a stride of 2, or by max-pooling. `up`: by a transposed convolution, or by nearest upsampling before a
-    convolution, which leaves no checkerboard (Odena, Dumoulin & Olah, 2016).
+    convolution, which leaves no checkerboard (Odena, Dumoulin & Olah, 2016). `between`: convolutions that keep size and
+    channels, after each halving but the last, and after each doubling but the last.
     """
 
     shape: tuple[int, int, int]
@@ -24,6 +25,7 @@ class Conv(Net):
     activation: str
     down: Literal["stride", "max_pool"]
     up: Literal["transposed", "upsample"]
+    between: int
 
     def __post_init__(self) -> None:
         if not self.channels or min(self.shape[1:]) < 8:
@@ -38,6 +40,8 @@ class Conv(Net):
     def encoder(self, out_dim: int) -> nn.Module:
         layers: list[nn.Module] = []
         for inputs, outputs in pairwise([self.shape[0], *self.channels]):
+            if layers:
+                layers += self._between(inputs)
             stride = 2 if self.down == "stride" else 1
             layers += [nn.Conv2d(inputs, outputs, 3, stride=stride, padding=1), activation(self.activation)]
             if self.down == "max_pool":
@@ -54,6 +58,8 @@ class Conv(Net):
             pairwise([*reversed(self.channels), maps * self.shape[0]]), reversed(sizes[:-1]), strict=True
         ):
             layers += [activation(self.activation)]
+            if len(layers) > 3:
+                layers += self._between(inputs)
             if self.up == "upsample":
                 layers += [nn.Upsample(size=(height, width)), nn.Conv2d(inputs, outputs, 3, padding=1)]
             else:
@@ -61,6 +67,10 @@ class Conv(Net):
                 padding = ((height + 1) % 2, (width + 1) % 2)
                 layers += [nn.ConvTranspose2d(inputs, outputs, 3, stride=2, padding=1, output_padding=padding)]
         return nn.Sequential(*layers)
+
+    def _between(self, channels: int) -> list[nn.Module]:
+        layer = nn.Conv2d(channels, channels, 3, padding=1), activation(self.activation)
+        return [module for _ in range(self.between) for module in layer]
 
     def _last_map(self) -> tuple[int, int, int]:
         return self.channels[-1], *halvings(self.shape, len(self.channels))[-1]

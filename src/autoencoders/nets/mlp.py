@@ -4,6 +4,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
+from typing import Literal
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -17,6 +18,9 @@ class MLP(Net):
 
     `tied`: the decoder's matrices are the transposed ones of the encoder that this recipe built last. Its decoder then
     takes what the encoder gives, no more and no less, or ValueError is raised.
+
+    `init`: `torch`, what torch.nn.Linear does by itself; or `glorot`, W ~ U(±sqrt(6 / (inputs + outputs))) and b = 0,
+    for saturating activations (Glorot & Bengio, 2010, equation 16).
     """
 
     shape: tuple[int, int, int]
@@ -25,18 +29,23 @@ class MLP(Net):
     layer_norm: bool
     dropout: float
     tied: bool
+    init: Literal["torch", "glorot"]
     _encoder: list[nn.Linear] = field(default_factory=list, init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        if self.init not in ("torch", "glorot"):
+            raise ValueError(f"net.init={self.init} is none of torch, glorot")
 
     def encoder(self, out_dim: int) -> nn.Module:
         dims = [math.prod(self.shape), *self.hidden_dims, out_dim]
-        self._encoder[:] = (nn.Linear(inputs, outputs) for inputs, outputs in pairwise(dims))
+        self._encoder[:] = (self._linear(inputs, outputs) for inputs, outputs in pairwise(dims))
         return nn.Sequential(nn.Flatten(), *self._with_activations(self._encoder))
 
     def decoder(self, in_dim: int, maps: int) -> nn.Module:
         channels, height, width = self.shape
         dims = [in_dim, *reversed(self.hidden_dims), maps * math.prod(self.shape)]
         if not self.tied:
-            layers: list[nn.Module] = [nn.Linear(inputs, outputs) for inputs, outputs in pairwise(dims)]
+            layers: list[nn.Module] = [self._linear(inputs, outputs) for inputs, outputs in pairwise(dims)]
         elif dims == [layer.out_features for layer in reversed(self._encoder)] + [self._encoder[0].in_features]:
             layers = [Transposed(layer) for layer in reversed(self._encoder)]
         else:
@@ -45,6 +54,13 @@ class MLP(Net):
                 f"{self._encoder[-1].out_features}; for this model and reconstruction term type net.tied=false"
             )
         return nn.Sequential(*self._with_activations(layers), nn.Unflatten(1, (maps * channels, height, width)))
+
+    def _linear(self, inputs: int, outputs: int) -> nn.Linear:
+        layer = nn.Linear(inputs, outputs)
+        if self.init == "glorot":
+            nn.init.xavier_uniform_(layer.weight)
+            nn.init.zeros_(layer.bias)
+        return layer
 
     def _with_activations(self, layers: Sequence[nn.Module]) -> list[nn.Module]:
         """After each layer but the last: normalisation, activation, dropout."""
