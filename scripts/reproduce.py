@@ -72,7 +72,9 @@ def run(experiment: str, row: str, paper: dict[str, Any], extra: list[str]) -> b
     folder = LOGS / experiment / row
     done = subprocess.run([sys.executable, "-m", "autoencoders", *command, *extra], check=False).returncode == 0
     if (folder / "sweep.json").exists():
-        runs = [Run(folder / job) for job, manifest in Sweep(folder).manifests().items() if manifest["status"] == "done"]
+        runs = [
+            Run(folder / job) for job, manifest in Sweep(folder).manifests().items() if manifest["status"] == "done"
+        ]
         if runs:
             record(experiment, row, paper, runs, [word for word in extra if not word.startswith(PLACES)])
     return done
@@ -139,7 +141,7 @@ def obtained(values: list[float], number: dict[str, Any]) -> str:
 
 def write_tables() -> None:
     papers_read = "\n".join(f"- `{name}`: {paper['title']}. {paper['protocol']}." for name, paper in papers())
-    text = f"# Reproduced numbers\n\nMade by `python scripts/reproduce.py`; mean ± standard deviation over the seeds.\n"
+    text = "# Reproduced numbers\n\nMade by `python scripts/reproduce.py`; mean ± standard deviation over the seeds.\n"
     (ROOT / "docs" / "reproduction.md").write_text(f"{text}\n{table()}\n## Protocols\n\n{papers_read}\n")
     readme = ROOT / "README.md"
     begin, end = "<!-- reproduction -->\n", "<!-- /reproduction -->"
@@ -151,9 +153,7 @@ def guard(experiment: str, band: dict[str, Any], extra: list[str]) -> bool:
     """Whether a short run gives a number within a band that such runs had here."""
     with tempfile.TemporaryDirectory() as folder:
         command = ["train", f"experiment={experiment}", *band["overrides"], *extra, f"hydra.run.dir={folder}/run"]
-        done = subprocess.run(
-            [sys.executable, "-m", "autoencoders", *command], stdout=subprocess.DEVNULL, check=False
-        )
+        done = subprocess.run([sys.executable, "-m", "autoencoders", *command], stdout=subprocess.DEVNULL, check=False)
         if done.returncode:
             return False
         value = Run(f"{folder}/run").metrics[band["number"]]

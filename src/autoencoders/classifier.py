@@ -35,7 +35,7 @@ class Softmax(Objective):
             raise ValueError("data.num_classes is how many labels there are: type data.num_classes=…")
         for encoder in encoders:
             check_unconditional(encoder)
-        self.freeze, self.weight_decay = freeze, weight_decay
+        self.frozen, self.weight_decay = freeze, weight_decay
         self.encoders = nn.ModuleList(encoders)
         z = self.features(torch.zeros(1, *shape))
         self.head = nn.Linear(z.shape[1], num_classes)
@@ -53,7 +53,7 @@ class Softmax(Objective):
 
     def forward(self, x: Tensor) -> Tensor:
         """Images (B, C, H, W) -> logits (B, num_classes)."""
-        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.freeze):
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen):
             z = self.features(x)
         logits: Tensor = self.head(z)
         return logits

@@ -12,8 +12,8 @@ class AdamOnes(torch.optim.Adam):
     As in the code of Burda, Grosse & Salakhutdinov, Importance weighted autoencoders, 2016.
     """
 
-    def __init__(self, params: Any, **options: Any) -> None:
-        super().__init__(params, **options)
+    def __init__(self, params: Any, lr: float, betas: tuple[float, float], eps: float, fused: bool) -> None:
+        super().__init__(params, lr, betas, eps, fused=fused)
         for group in self.param_groups:
             for p in group["params"]:
                 self.state[p] = {

@@ -253,8 +253,9 @@ class Run:
         return model.eval()
 
 
-def load(folder: str | Path, checkpoint: str = "best", trust: Sequence[str] = ()) -> "Autoencoder":
-    """The trained model of a run folder, in eval mode: `encode(x)`, `decode(z)`, `model(x)`, `sample(n)`.
+def load(folder: str | Path, checkpoint: str = "best", trust: Sequence[str] = ()) -> Any:
+    """The trained model of a run folder, in eval mode. An autoencoder (see `autoencoders.models.base`): `encode(x)`,
+    `decode(z)`, `model(x)`, `sample(n)`; a classifier: `model(x)` gives logits, `features(x)` codes.
 
     `trust`: names of your own packages that the run's config may build from.
     """

@@ -100,7 +100,8 @@ def _train(run: Run) -> Score:
 def _stages(run: Run) -> dict[str, float]:
     """Train what `then` names, one on the other, each a run in a folder inside this one; their numbers, by
     `stage/name`. A stage that is done stays as it is."""
-    metrics, before = {}, run
+    metrics: dict[str, float] = {}
+    before = run
     for name in run.config.get("then") or {}:
         log.info("stage   %s", name)
         config = follow(run, before, name)

@@ -31,7 +31,7 @@ class Completing(Sweeper):
         from hydra.core.plugins import Plugins
 
         self.hydra_context, self.config = hydra_context, config
-        self.folder = Path(config.hydra.sweep.dir)
+        self.folder, self.verb = Path(config.hydra.sweep.dir), config.hydra.job.name
         self.launcher: Launcher = Plugins.instance().instantiate_launcher(
             hydra_context=hydra_context, task_function=task_function, config=config
         )
@@ -54,7 +54,7 @@ class Completing(Sweeper):
             score: float | list[float] = result.return_value
             return score
         except Exception as error:
-            return explain(error, self.config.hydra.job.name, list(job)) or f"{type(error).__name__}: {' '.join(str(error).split())}"
+            return explain(error, self.verb, list(job)) or f"{type(error).__name__}: {' '.join(str(error).split())}"
 
 
 class Grid(Completing):

@@ -50,7 +50,8 @@ class StructuredCVAE(Autoencoder):
 
     def encode(self, x: Tensor, y: Tensor | None = None) -> Tensor:
         """What is seen (B, C, H, W), hidden pixels below 0 -> the mean of p(z | s) (B, latent_dim)."""
-        return self.encoder(self.filled(x, self.guessed(x)))[:, : self.latent_dim]
+        m: Tensor = self.encoder(self.filled(x, self.guessed(x)))[:, : self.latent_dim]
+        return m
 
     def guessed(self, seen: Tensor) -> Tensor:
         """(B, C, H, W) -> the guess as the reconstruction term reads it (B, maps · C, H, W)."""
