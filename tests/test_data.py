@@ -154,7 +154,7 @@ def test_fit_pads_turns_grey_and_refuses():
             fit(images, shape)
 
 
-@pytest.mark.parametrize("name", names("data"))
+@pytest.mark.parametrize("name", sorted(set(names("data")) - {"codes"}))  # which asks a run
 def test_every_source_declares_a_shape_and_its_classes(name):
     from autoencoders.compose import compose
 

@@ -53,9 +53,12 @@ def group_choices() -> dict[str, Any]:
     return {group: name for group, name in choices.items() if name and not group.startswith("hydra/")}
 
 
-def _of_run(folder: str, key: str) -> Any:
+def _of_run(folder: str | None, key: str) -> Any:
+    from autoencoders.errors import UserError
     from autoencoders.run import Run
 
+    if folder is None or not (Path(folder) / "config.yaml").is_file():
+        raise UserError(f"data=codes, and data.root={folder} is no trained run: type data.root=logs/NAME/RUN")
     if key != "code_shape":
         return Run(folder).config.data[key]
     from autoencoders.data.codes import code_shape

@@ -41,6 +41,8 @@ def explain(error: Exception, verb: str, words: list[str]) -> str | None:
         case MissingMandatoryValue():
             key = error.full_key
             return f"{key} is missing: type {key}=…"
+        case OmegaConfBaseException() if found := re.search(r"UserError raised .* interpolation: (.*) full_key:", text):
+            return found[1]
         case hydra.HydraException() | OmegaConfBaseException():
             return text.removesuffix(" See https://hydra.cc/docs/1.2/advanced/override_grammar/basic for details")
         case OSError(strerror=str(), filename=str() | Path() as filename):

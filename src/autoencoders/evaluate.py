@@ -15,6 +15,7 @@ from autoencoders.data.base import Images, Split
 from autoencoders.metrics.base import Group, Subject, Unsupported
 from autoencoders.models.base import Autoencoder
 from autoencoders.run import Run
+from autoencoders.stages import is_classifier
 
 ROWS = 30  # of a table
 
@@ -51,6 +52,9 @@ def measure(
     """The numbers of the groups, by `group/name` (see `evaluate`)."""
     metrics: dict[str, float] = {}
     if not groups:
+        return metrics
+    if is_classifier(run.config) and not asked:
+        log.info("no %s: a classifier has its loss and its error only", ", ".join(groups))
         return metrics
     subject = Subject(run.load_autoencoder(checkpoint), data, run.device)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())

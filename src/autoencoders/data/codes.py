@@ -22,7 +22,6 @@ class Codes(Images):
     def read(self, train: bool) -> tuple[Tensor, Tensor]:
         run = Run(self.root, self.trust)
         model = run.load_autoencoder().to(run.device)
-        check_unconditional(model)
         below = build.data(run.config)
         below.setup()
         pixels, labels, _ = below.splits["train" if train else "test"]
@@ -43,6 +42,7 @@ class Codes(Images):
 def code_shape(root: str) -> list[int]:
     """1, 1, D of the codes of a run."""
     run = Run(root)
-    x = torch.zeros(1, *run.config.data.shape)
+    model = run.load_autoencoder()
+    check_unconditional(model)
     with torch.no_grad():
-        return [1, 1, run.load_autoencoder().encode(x).numel()]
+        return [1, 1, model.encode(torch.zeros(1, *run.config.data.shape)).numel()]

@@ -19,8 +19,8 @@ class MLP(Net):
     `tied`: the decoder's matrices are the transposed ones of the encoder that this recipe built last. Its decoder then
     takes what the encoder gives, no more and no less, or ValueError is raised.
 
-    `init`: `torch`, what torch.nn.Linear does by itself; or `glorot`, W ~ U(±sqrt(6 / (inputs + outputs))) and b = 0,
-    for saturating activations (Glorot & Bengio, 2010, equation 16).
+    `init`: `torch`, what torch.nn.Linear does by itself; `glorot`, W ~ U(±sqrt(6 / (inputs + outputs))) and b = 0 (Glorot
+    & Bengio, 2010, equation 16); or `glorot_4`, four times that, which makes up for the slope of a sigmoid.
     """
 
     shape: tuple[int, int, int]
@@ -29,12 +29,12 @@ class MLP(Net):
     layer_norm: bool
     dropout: float
     tied: bool
-    init: Literal["torch", "glorot"]
+    init: Literal["torch", "glorot", "glorot_4"]
     _encoder: list[nn.Linear] = field(default_factory=list, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        if self.init not in ("torch", "glorot"):
-            raise ValueError(f"net.init={self.init} is none of torch, glorot")
+        if self.init not in ("torch", "glorot", "glorot_4"):
+            raise ValueError(f"net.init={self.init} is none of torch, glorot, glorot_4")
 
     def encoder(self, out_dim: int) -> nn.Module:
         dims = [math.prod(self.shape), *self.hidden_dims, out_dim]
@@ -57,8 +57,8 @@ class MLP(Net):
 
     def _linear(self, inputs: int, outputs: int) -> nn.Linear:
         layer = nn.Linear(inputs, outputs)
-        if self.init == "glorot":
-            nn.init.xavier_uniform_(layer.weight)
+        if self.init != "torch":
+            nn.init.xavier_uniform_(layer.weight, gain=4 if self.init == "glorot_4" else 1)
             nn.init.zeros_(layer.bias)
         return layer
 
