@@ -104,3 +104,17 @@ def test_motion_blur_smears_a_point_along_a_line():
 def test_a_share_is_a_share(cls, value):
     with pytest.raises(ValueError, match="noise.p"):
         cls(value)
+
+
+@pytest.mark.parametrize(("observed", "shown"), [(1, ["ll"]), (2, ["ll", "ul"]), (3, ["ll", "ul", "lr"])])
+def test_quadrants_hide_all_but_some(observed, shown):
+    x = torch.rand(3, 2, 8, 6, generator=g())
+    seen = noise.Quadrants(observed)(x, g())
+    rows, columns = {"u": slice(0, 4), "l": slice(4, 8)}, {"l": slice(0, 3), "r": slice(3, 6)}
+    for row in rows:
+        for column in columns:
+            quadrant = (..., rows[row], columns[column])
+            expected = x[quadrant] if row + column in shown else torch.full_like(x[quadrant], -1)
+            assert torch.equal(seen[quadrant], expected)
+    with pytest.raises(ValueError, match="noise.observed"):
+        noise.Quadrants(4)

@@ -365,3 +365,33 @@ def test_an_ill_code_is_warned_about_once(tmp_path):
         run = trained(tmp_path / name, f"model={name}", "trainer.max_epochs=4", "logger=[]", *overrides)
         text = (run.folder / "train.log").read_text()
         assert text.count(words) == 1, name
+
+
+def test_structured_cvae_explains_what_is_hidden(monkeypatch):
+    """Against torch.distributions: the bound of the hidden pixels given what is seen; the guess learns alone."""
+    built = model("model=structured_cvae", "net.hidden_dims=[20]", "model.latent_dim=5", "model.guess_weight=0.5")
+    x = torch.rand(4, 1, 8, 8, generator=torch.Generator().manual_seed(1))
+    seen = x.clone()
+    seen[:, :, :, 4:] = -1
+    monkeypatch.setattr(torch, "randn_like", lambda t: torch.full_like(t, 0.3))
+    terms = built.loss(seen, x, torch.zeros(4))
+
+    guess = built.guess(seen).view_as(x)
+    filled = torch.cat([x[..., :4], guess.sigmoid()[..., 4:]], dim=3)
+    m, v = built.encoder(filled).chunk(2, dim=1)
+    mu, logvar = built.recognition(x).chunk(2, dim=1)
+    prior, q = (Normal(mean, (log / 2).exp()) for mean, log in ((m, v), (mu, logvar)))
+    z = q.mean + 0.3 * q.stddev
+    hidden = x[..., 4:]
+    bce = torch.nn.functional.binary_cross_entropy_with_logits
+    errors = [bce(out[..., 4:], hidden, reduction="sum") / 4 for out in (built.decoder(z), guess)]
+    kl = kl_divergence(q, prior).sum(1).mean()
+    for name, value in {
+        "reconstruction": errors[0], "kl": kl, "bound": errors[0] + kl, "guess": errors[1],
+        "loss": errors[0] + kl + 0.5 * errors[1],
+    }.items():  # fmt: skip
+        torch.testing.assert_close(terms[name], value, msg=name)
+    torch.testing.assert_close(built.encode(seen), m)
+
+    alone = torch.autograd.grad(terms["bound"], list(built.guess.parameters()), allow_unused=True, retain_graph=True)
+    assert alone == (None,) * len(alone), "the bound does not teach the guess"

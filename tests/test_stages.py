@@ -57,8 +57,8 @@ def test_codes_that_no_layer_can_rebuild_are_refused(tmp_path):
 def test_a_frozen_classifier_is_logistic_regression_on_the_codes(layer, tmp_path):
     """With the same penalty: the mean over n images + w |W|² has the minimum of scikit-learn's with C = 1 / (2 n w)."""
     run = finetuned(
-        layer, tmp_path / "run", "model.freeze=true", "model.weight_decay=1e-3", "optimizer=lbfgs", "data.batch_size=2000",
-        "trainer.max_epochs=15", "optimizer.max_iter=100",
+        layer, tmp_path / "run", "model.freeze=true", "model.weight_decay=1e-3", "optimizer=lbfgs",
+        "data.batch_size=2000", "trainer.max_epochs=15", "optimizer.max_iter=100",
     )  # fmt: skip
     codes = data("data=codes", f"data.root={layer.folder}")
     (z, y), (z_test, y_test) = (

@@ -298,3 +298,37 @@ def test_mnist_is_learnt(name, key, limit, mnist_root, tmp_path):
     )
     assert run.metrics[key] < limit
     assert run.metrics["test/images"] == 10_000
+
+
+def test_adam_ones_is_adam_with_a_second_moment_that_begins_at_one():
+    """Kingma & Ba's algorithm 1 by hand, with v_0 = 1."""
+    w = torch.tensor([1.0, -2.0], requires_grad=True)
+    optimizer = build.build(compose("train", ["optimizer=adam_ones", "optimizer.lr=0.1"])[0].optimizer)([w])
+    m, v, expected = torch.zeros(2), torch.ones(2), w.detach().clone()
+    for t in range(1, 6):
+        optimizer.zero_grad()
+        (w**3).sum().backward()
+        optimizer.step()
+        gradient = 3 * expected**2
+        m, v = 0.9 * m + 0.1 * gradient, 0.999 * v + 0.001 * gradient**2
+        expected = expected - 0.1 * (m / (1 - 0.9**t)) / ((v / (1 - 0.999**t)).sqrt() + 1e-8)
+        torch.testing.assert_close(w.detach(), expected)
+
+
+@pytest.mark.parametrize("net", ["mlp", "conv"])
+def test_a_decoder_begins_with_the_mean_image(net, tmp_path):
+    overrides = [f"net={net}", "model=ae", "callbacks=[default,output_bias]", "trainer.max_epochs=1"]
+    overrides += ["optimizer.lr=0", "trainer.limit_train_batches=1"]
+    run = trained(tmp_path / net, *overrides)
+    bias = [m.bias for m in run.load_autoencoder().decoder.modules() if getattr(m, "bias", None) is not None][-1]
+    train = build.data(run.config)
+    x = torch.cat([batch.x for batch in train.in_order("train", torch.device("cpu"), train.noise)])
+    mean = x.mean(0).flatten() if net == "mlp" else x.mean().view(1)
+    torch.testing.assert_close(bias.detach().sigmoid(), mean.clamp(0.001, 0.999), atol=1e-5, rtol=1e-4)
+
+
+def test_a_decoder_without_such_a_bias_is_refused(tmp_path):
+    with pytest.raises(UserError, match="callbacks.output_bias wants a decoder"):
+        trained(
+            tmp_path / "run", "callbacks=[default,output_bias]", "reconstruction=categorical", "trainer.max_epochs=1"
+        )

@@ -81,13 +81,11 @@ def data(config: DictConfig) -> Images:
 
 
 def trainer(config: DictConfig, extra: Sequence[Callback] = ()) -> Trainer:
-    """The trainer of a run with its callbacks, `extra` ones, and loggers; a callback or logger that is null is left
-    out."""
-    trust = list(config.trust)
+    """The trainer of a run with its callbacks, `extra` ones, and loggers."""
     built: Trainer = build(
         config.trainer,
-        trust,
-        callbacks=[*(build(callback, trust) for callback in config.get("callbacks", {}).values() if callback), *extra],
+        list(config.trust),
+        callbacks=[*_chosen(config, "callbacks").values(), *extra],
         logger=loggers(config),
         plugins=[Atomic()],
     )
@@ -95,12 +93,19 @@ def trainer(config: DictConfig, extra: Sequence[Callback] = ()) -> Trainer:
 
 
 def loggers(config: DictConfig) -> list[Logger]:
-    return [build(logger, list(config.trust)) for logger in config.get("logger", {}).values() if logger]
+    return list(_chosen(config, "logger").values())
 
 
 def metrics(config: DictConfig) -> dict[str, Any]:
-    """The groups of metrics by name; one that is null is left out."""
-    return {str(name): build(group, list(config.trust)) for name, group in config.get("metrics", {}).items() if group}
+    """The groups of metrics by name."""
+    return _chosen(config, "metrics")
+
+
+def _chosen(config: DictConfig, kind: str) -> dict[str, Any]:
+    """Each part of a mapping, by name. Left out is one that is null, and one of which only values are stated: an
+    experiment's, of a part that the command line did not choose."""
+    parts = config.get(kind, {}).items()
+    return {str(name): build(part, list(config.trust)) for name, part in parts if part and "_target_" in part}
 
 
 def build(config: DictConfig | None, trust: Sequence[str] = (), **more: Any) -> Any:

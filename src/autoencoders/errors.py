@@ -45,6 +45,8 @@ def explain(error: Exception, verb: str, words: list[str]) -> str | None:
             return found[1]
         case hydra.HydraException() | OmegaConfBaseException():
             return text.removesuffix(" See https://hydra.cc/docs/1.2/advanced/override_grammar/basic for details")
+        case ValueError() if "Config group override must be a string" in text:
+            return "a group cannot be set to null on the command line: type ~GROUP to leave it out"
         case OSError(strerror=str(), filename=str() | Path() as filename):
             return f"{filename}: {error.strerror}"
         case OSError():

@@ -69,8 +69,10 @@ class Conv(Net):
         return nn.Sequential(*layers)
 
     def _between(self, channels: int) -> list[nn.Module]:
-        layer = nn.Conv2d(channels, channels, 3, padding=1), activation(self.activation)
-        return [module for _ in range(self.between) for module in layer]
+        pairs = [
+            (nn.Conv2d(channels, channels, 3, padding=1), activation(self.activation)) for _ in range(self.between)
+        ]
+        return [module for pair in pairs for module in pair]
 
     def _last_map(self) -> tuple[int, int, int]:
         return self.channels[-1], *halvings(self.shape, len(self.channels))[-1]

@@ -19,8 +19,8 @@ class MLP(Net):
     `tied`: the decoder's matrices are the transposed ones of the encoder that this recipe built last. Its decoder then
     takes what the encoder gives, no more and no less, or ValueError is raised.
 
-    `init`: `torch`, what torch.nn.Linear does by itself; `glorot`, W ~ U(±sqrt(6 / (inputs + outputs))) and b = 0 (Glorot
-    & Bengio, 2010, equation 16); or `glorot_4`, four times that, which makes up for the slope of a sigmoid.
+    `init`: `torch`, what torch.nn.Linear does by itself; `glorot`, W ~ U(±sqrt(6 / (inputs + outputs))) and b = 0
+    (Glorot & Bengio, 2010, equation 16); or `glorot_4`, four times that, which makes up for the slope of a sigmoid.
     """
 
     shape: tuple[int, int, int]

@@ -1,0 +1,96 @@
+"""The experiments of papers: each composes, trains on a few images, and says what it reproduces."""
+
+import importlib.util
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+from conftest import compose, names, trained, write_idx
+
+from autoencoders.compose import configs
+from autoencoders.run import Run
+from autoencoders.sweep import Sweep
+
+SMALL = ("data.val_size=10", "data.batch_size=20", "trainer.max_epochs=1")
+
+
+def paper(experiment: str) -> dict:
+    return yaml.safe_load((configs() / "experiment" / f"{experiment}.yaml").read_text()).get("paper")
+
+
+PAPERS = [name for name in names("experiment") if paper(name)]
+ROWS = [(name, row) for name in PAPERS for row in paper(name)["rows"]]
+
+
+@pytest.fixture
+def reproduce(monkeypatch, tmp_path):
+    """The script as a module, whose tables go to a temporary folder."""
+    path = Path(__file__).parents[1] / "scripts" / "reproduce.py"
+    spec = importlib.util.spec_from_file_location("reproduce", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    (tmp_path / "docs").mkdir()
+    (tmp_path / "README.md").write_text("before\n<!-- reproduction -->\nold\n<!-- /reproduction -->\nafter\n")
+    monkeypatch.setattr(module, "ROOT", tmp_path)
+    monkeypatch.setattr(module, "RECORD", tmp_path / "docs" / "reproduction.json")
+    monkeypatch.chdir(tmp_path)
+    return module
+
+
+@pytest.mark.parametrize("name", names("experiment"))
+def test_a_config_is_short(name):
+    assert len((configs() / "experiment" / f"{name}.yaml").read_text().splitlines()) < 60
+
+
+@pytest.mark.parametrize("name", PAPERS)
+def test_an_experiment_states_what_it_reproduces(name):
+    about = paper(name)
+    assert {"title", "protocol", "deviation", "seeds", "rows"} <= set(about)
+    for row in about["rows"].values():
+        for number in row["numbers"].values():
+            assert {"name", "unit"} <= set(number)
+
+
+@pytest.mark.parametrize(("name", "row"), ROWS)
+def test_every_row_composes(name, row):
+    compose("train", [f"experiment={name}", *paper(name)["rows"][row].get("overrides", [])])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", PAPERS)
+def test_an_experiment_gives_the_numbers_that_it_reports(name, tmp_path):
+    """On forty images of noise: the numbers mean nothing, but each is there under the name that the table reads."""
+    row = paper(name)["rows"][next(iter(paper(name)["rows"]))]
+    overrides = [f"experiment={name}", *row.get("overrides", []), *SMALL, f"data.root={write_idx(tmp_path)}"]
+    stages = compose("train", overrides)[0].then.items()
+    overrides += [f"then.{stage}.trainer.max_epochs=1" for stage, config in stages if "trainer" in config]
+    if name.startswith("cifar10"):
+        overrides += ["data=mnist", "data.shape=[1,28,28]", "data.batch_size=20"]
+    run = trained(tmp_path / "run", *overrides)
+    assert set(row["numbers"]) <= set(run.metrics)
+
+
+def test_a_row_is_run_once_and_the_tables_are_made_from_it(reproduce, monkeypatch, capfd):
+    """A row of two seeds on digits, then one whose data cannot be had: the other is in the tables all the same."""
+    number = {"name": "bound", "unit": "nats", "published": 20.5, "scale": -1, "digits": 1}
+    small = ["data=digits", "data.val_size=180", "trainer.max_epochs=1", "metrics=[]"]
+    rows = {"good": {"overrides": [*small], "numbers": {"test/loss": number}}}
+    about = {"title": "T", "protocol": "P", "deviation": "D", "seeds": [0, 1], "rows": rows}
+    bad = {**about, "rows": {"bad": {"overrides": ["data=folder", "data.root=nowhere"], "numbers": {}}}}
+    monkeypatch.setattr(reproduce, "papers", lambda: iter([("mnist_vae_static", bad), ("mnist_vae_static", about)]))
+    monkeypatch.setattr(reproduce.sys, "argv", ["reproduce.py"])
+    with pytest.raises(SystemExit) as ended:
+        reproduce.main()
+    assert "mnist_vae_static/bad" in str(ended.value)
+    assert "data.root" in capfd.readouterr().out
+    sweep = Sweep("logs/reproduction/mnist_vae_static/good")
+    values = [-Run(sweep.folder / job).metrics["test/loss"] for job in sweep.jobs]
+    record = json.loads(reproduce.RECORD.read_text())["mnist_vae_static"]["good"]
+    assert [-value for value in record["numbers"]["test/loss"]] == values
+    for file in ("README.md", "docs/reproduction.md"):
+        text = (reproduce.ROOT / file).read_text()
+        assert f"| bound, nats | 20.5 | {sum(values) / 2:.1f} ± " in text
+        assert "| 0, 1 |" in text
+    assert (reproduce.ROOT / "README.md").read_text().startswith("before\n")
+    assert (reproduce.ROOT / "README.md").read_text().endswith("after\n")

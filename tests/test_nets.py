@@ -1,0 +1,33 @@
+"""What a recipe builds, beyond the shapes that test_models.py checks for every net."""
+
+import math
+
+import pytest
+import torch
+from conftest import model
+from torch import nn
+
+
+@pytest.mark.parametrize(("init", "gain"), [("glorot", 1), ("glorot_4", 4)])
+def test_glorot_draws_within_its_bounds_and_leaves_biases_at_zero(init, gain):
+    built = model("model=ae", f"net.init={init}", "net.hidden_dims=[300]")
+    for layer in (m for m in built.modules() if isinstance(m, nn.Linear)):
+        bound = gain * math.sqrt(6 / (layer.in_features + layer.out_features))
+        assert layer.weight.abs().max() <= bound
+        assert float(layer.weight.detach().std()) == pytest.approx(bound / math.sqrt(3), rel=0.05)  # of a uniform draw
+        assert not layer.bias.any()
+
+
+def test_convolutions_between_two_halvings_keep_size_and_channels():
+    built = model("model=ae", "net=conv", "net.channels=[4,8,8]", "net.between=2", "data=mnist", "net.activation=GELU")
+    down = [m for m in built.encoder.modules() if isinstance(m, nn.Conv2d)]
+    assert [(m.in_channels, m.out_channels, m.stride[0]) for m in down] == [
+        (1, 4, 2), (4, 4, 1), (4, 4, 1), (4, 8, 2), (8, 8, 1), (8, 8, 1), (8, 8, 2),
+    ]  # fmt: skip
+    up = [m for m in built.decoder.modules() if isinstance(m, nn.Conv2d | nn.ConvTranspose2d)]
+    assert [(m.in_channels, m.out_channels, m.stride[0]) for m in up] == [
+        (8, 8, 2), (8, 8, 1), (8, 8, 1), (8, 4, 2), (4, 4, 1), (4, 4, 1), (4, 1, 2),
+    ]  # fmt: skip
+    activations = [m for m in built.modules() if isinstance(m, nn.GELU)]
+    assert len(activations) == 7 + 7  # after every convolution down, and before each one up
+    assert built(torch.rand(2, 1, 28, 28)).shape == (2, 1, 28, 28)
