@@ -51,7 +51,7 @@ class Pictures(Callback):
 
 def grid(images: Tensor, columns: int) -> Image.Image:
     """Images (N, C, H, W) in [0, 1], row by row, small ones enlarged."""
-    scale = max(64 // images.shape[-2], 1)  # so that 8×8 images can be seen
+    scale = max(64 // max(images.shape[-2:]), 1)  # so that 8×8 images can be seen
     large = F.interpolate(images.float().cpu(), scale_factor=scale, mode="nearest")
     picture: Image.Image = to_pil_image(make_grid(_as_colours(large), nrow=columns, padding=2, pad_value=0.5))
     return picture
