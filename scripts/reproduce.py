@@ -1,13 +1,13 @@
 """Runs the experiments of papers, and writes what they gave beside what was published.
 
-    python scripts/reproduce.py                                 every row whose numbers are not there yet
-    python scripts/reproduce.py mnist_vae_static data.root=…    the rows of an experiment; key=value goes to `ae train`
-    python scripts/reproduce.py mnist_cae_rifai2011/CAE         one row
-    python scripts/reproduce.py --table                         only writes the tables anew
-    python scripts/reproduce.py --guard                         minutes: is each experiment still within its band?
+    python scripts/reproduce.py                               every row of every experiment
+    python scripts/reproduce.py mnist_vae_static              the rows of one
+    python scripts/reproduce.py mnist_cae_rifai2011/CAE       one row; key=value goes to `ae train`, data.root=… for one
+    python scripts/reproduce.py --table                       only writes the tables anew
+    python scripts/reproduce.py --guard                       a short run of each against the band that such runs had
 
 A row is an ordinary sweep over its seeds, so the same line, typed again, completes it. Numbers are collected in
-docs/reproduction.json, and the tables in docs/reproduction.md and README.md are made from it.
+docs/reproduction.json, and docs/reproduction.md and the table in README.md are made from it.
 """
 
 import argparse
@@ -29,106 +29,140 @@ from autoencoders.sweep import Sweep, seconds
 
 ROOT = Path(__file__).parents[1]
 RECORD = ROOT / "docs" / "reproduction.json"
-LOGS = Path("logs") / "reproduction"
-PLACES = ("data.root=", "hydra", "trainer.", "trust=")  # words that change no number
-HEAD = ["experiment", "number", "published", "obtained", "seeds", "minutes", "hardware", "deviation", "command"]
+LOGS = Path("logs", "reproduction")
+ELSEWHERE = ("data.root=", "hydra", "trainer.accelerator=", "trainer.devices=", "trust=")  # words that change no number
+HEAD = ["experiment", "number", "published", "obtained", "seeds", "minutes a run", "on", "deviation", "command"]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("rows", nargs="*", help="experiments, or EXPERIMENT/ROW; all by default")
+    parser.add_argument("words", nargs="*", help="EXPERIMENT, EXPERIMENT/ROW, and key=value for `ae train`")
     parser.add_argument("--table", action="store_true", help="run nothing")
-    parser.add_argument("--guard", action="store_true", help="short runs against recorded bands")
+    parser.add_argument("--guard", action="store_true", help="check, record nothing")
     arguments = parser.parse_args()
-    extra = [word for word in arguments.rows if "=" in word]
-    asked = [word for word in arguments.rows if "=" not in word]
+    asked = [word.rstrip("/") for word in arguments.words if "=" not in word]
+    extra = [word for word in arguments.words if "=" in word]
+    rows = [(name, row, about) for name, about in papers() for row in about["rows"]]
+    if unknown := set(asked) - {word for name, row, _ in rows for word in (name, f"{name}/{row}")}:
+        sys.exit(f"no {unknown.pop()} (there are {', '.join(f'{name}/{row}' for name, row, _ in rows)})")
     failed = []
-    for experiment, paper in papers():
-        if arguments.guard and wanted(experiment, "", asked):
-            failed += [] if guard(experiment, paper["guard"], extra) else [f"{experiment}: out of its band"]
-        for row in [] if arguments.guard or arguments.table else paper["rows"]:
-            if wanted(experiment, row, asked) and not run(experiment, row, paper, extra):
-                failed.append(f"{experiment}/{row}: its line stands above")
+    if arguments.guard:
+        wanted = {name: about["guard"] for name, about in papers() if "guard" in about and (not asked or name in asked)}
+        failed = [name for name, band in wanted.items() if not guard(name, band, extra)]
+    elif not arguments.table:
+        for name, row, about in rows:
+            if not asked or {name, f"{name}/{row}"} & set(asked):
+                failed += [] if run(name, row, about, extra) else [f"{name}/{row}"]
     if not arguments.guard:
         write_tables()
     if failed:
-        sys.exit("\n".join(["failed:", *failed]))
+        sys.exit(f"failed, and the reason stands above: {', '.join(failed)}")
 
 
 def papers() -> Iterator[tuple[str, dict[str, Any]]]:
-    """Every experiment that says what it reproduces."""
+    """Every experiment that says what it reproduces, and what it says."""
     for path in sorted((configs() / "experiment").glob("*.yaml")):
-        if paper := yaml.safe_load(path.read_text()).get("paper"):
-            yield path.stem, paper
+        if about := yaml.safe_load(path.read_text()).get("paper"):
+            yield path.stem, about
 
 
-def wanted(experiment: str, row: str, asked: list[str]) -> bool:
-    return not asked or any(word.rstrip("/") in (experiment, f"{experiment}/{row}") for word in asked)
-
-
-def run(experiment: str, row: str, paper: dict[str, Any], extra: list[str]) -> bool:
-    """Sweep over the seeds of a row, and record what is done; whether all of it is."""
-    command = words(experiment, row, paper)
-    folder = LOGS / experiment / row
-    done = subprocess.run([sys.executable, "-m", "autoencoders", *command, *extra], check=False).returncode == 0
+def run(experiment: str, row: str, about: dict[str, Any], extra: list[str]) -> bool:
+    """Sweep over the seeds of a row, and record the runs that are done; whether all are."""
+    changed = [word for word in extra if not word.startswith(ELSEWHERE)]
+    words = command(experiment, row, about, changed)
+    there = [word for word in extra if word not in changed]
+    done = subprocess.run([sys.executable, "-m", "autoencoders", *words, *there], check=False).returncode == 0
+    folder = LOGS / place(experiment, changed) / row
     if (folder / "sweep.json").exists():
-        runs = [
-            Run(folder / job) for job, manifest in Sweep(folder).manifests().items() if manifest["status"] == "done"
-        ]
+        manifests = Sweep(folder).manifests()
+        runs = [Run(folder / job) for job, manifest in manifests.items() if manifest["status"] == "done"]
         if runs:
-            record(experiment, row, paper, runs, [word for word in extra if not word.startswith(PLACES)])
+            record(experiment, row, changed, runs, about)
     return done
 
 
-def words(experiment: str, row: str, paper: dict[str, Any]) -> list[str]:
-    """The command of a row, after `ae`."""
-    seeds = ",".join(map(str, paper["rows"][row].get("seeds", paper["seeds"])))
-    overrides = paper["rows"][row].get("overrides", [])
-    place = [f"log_dir={LOGS}", f"name={experiment}/{row}"]
-    return ["train", "-m", f"experiment={experiment}", *overrides, f"seed={seeds}", *place]
+def command(experiment: str, row: str, about: dict[str, Any], changed: list[str]) -> list[str]:
+    """What stands after `ae`."""
+    entry = about["rows"][row]
+    seeds = ",".join(map(str, entry.get("seeds", about["seeds"])))
+    name = f"name={place(experiment, changed)}/{row}"
+    overrides = [*entry.get("overrides", []), *changed, f"seed={seeds}"]
+    return ["train", "-m", f"experiment={experiment}", *overrides, f"log_dir={LOGS}", name]
 
 
-def record(experiment: str, row: str, paper: dict[str, Any], runs: list[Run], changed: list[str]) -> None:
-    everything = json.loads(RECORD.read_text()) if RECORD.exists() else {}
-    took = [seconds(run.manifest) or 0.0 for run in runs]
-    everything.setdefault(experiment, {})[row] = {
+def place(experiment: str, changed: list[str]) -> str:
+    """The name of an experiment, and of one that was changed."""
+    return "_".join([experiment, *(word.replace("=", "-") for word in changed)])
+
+
+def record(experiment: str, row: str, changed: list[str], runs: list[Run], about: dict[str, Any]) -> None:
+    wanted = about["rows"][row].get("numbers", about.get("columns"))
+    everything = recorded()
+    everything.setdefault(place(experiment, changed), {})[row] = {
+        "experiment": experiment,
+        "changed": changed,
         "seeds": [run.manifest["seed"] for run in runs],
-        "numbers": {name: [run.metrics[name] for run in runs] for name in paper["rows"][row]["numbers"]},
-        "minutes": round(statistics.fmean(took) / 60, 1),
+        "numbers": {name: [run.metrics[name] for run in runs] for name in wanted if name in runs[0].metrics},
+        "minutes": round(statistics.fmean(seconds(run.manifest) or 0.0 for run in runs) / 60, 1),
         "hardware": runs[0].manifest["hardware"],
         "commit": runs[0].manifest["commit"],
-        "changed": changed,
     }
     RECORD.parent.mkdir(exist_ok=True)
     RECORD.write_text(json.dumps(everything, indent=2, sort_keys=True) + "\n")
 
 
-def table() -> str:
-    """A line a number, of every row that was run."""
-    everything = json.loads(RECORD.read_text()) if RECORD.exists() else {}
-    lines = [HEAD, ["---"] * len(HEAD)]
-    for experiment, paper in papers():
-        for row, about in paper["rows"].items():
-            entry = everything.get(experiment, {}).get(row)
-            if entry is None:
-                continue
-            deviation = "; ".join([about.get("deviation", paper["deviation"]), *entry["changed"]])
-            command = " ".join(["ae", *words(experiment, row, paper), *entry["changed"]])
-            for name, number in about["numbers"].items():
-                lines.append(
-                    [
-                        f"`{experiment}`: {row}",
-                        f"{number['name']}, {number['unit']}",
-                        str(number.get("published", "—")),
-                        obtained(entry["numbers"][name], number),
-                        ", ".join(map(str, entry["seeds"])),
-                        f"{entry['minutes']:.0f}",
-                        entry["hardware"],
-                        deviation,
-                        f"`{command}`",
-                    ]
-                )
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n"
+def recorded() -> dict[str, dict[str, Any]]:
+    return json.loads(RECORD.read_text()) if RECORD.exists() else {}
+
+
+def write_tables() -> None:
+    """docs/reproduction.md, and the table of published numbers in README.md."""
+    about = dict(papers())
+    lines, wide = [], []
+    for name, rows in sorted(recorded().items()):
+        paper = about[next(iter(rows.values()))["experiment"]]
+        if "columns" in paper:
+            wide.append(f"## {name}\n\n{paper['title']}: {paper['protocol']}.\n\n{columns(paper, rows)}")
+        else:
+            lines += [line for row in paper["rows"] if row in rows for line in numbers(name, row, paper, rows[row])]
+    table = markdown([HEAD, *lines])
+    protocols = "\n".join(
+        f"- `{name}`: {paper['title']}. {paper['protocol']}." for name, paper in about.items() if "columns" not in paper
+    )
+    head = "# Reproduced numbers\n\nMade by `python scripts/reproduce.py`: mean ± standard deviation over seeds.\n"
+    text = "\n".join([head, table, f"## Protocols\n\n{protocols}\n", *wide])
+    (ROOT / "docs" / "reproduction.md").write_text(text)
+    readme, (begin, end) = ROOT / "README.md", ("<!-- reproduction -->\n", "<!-- /reproduction -->")
+    new = re.sub(f"{begin}.*{end}", lambda _: f"{begin}\n{table}\n{end}", readme.read_text(), flags=re.DOTALL)
+    readme.write_text(new)
+
+
+def numbers(name: str, row: str, paper: dict[str, Any], entry: dict[str, Any]) -> Iterator[list[str]]:
+    """A line of the table for each number of a row."""
+    deviation = "; ".join([paper["rows"][row].get("deviation", paper["deviation"]), *entry["changed"]])
+    for key, number in paper["rows"][row]["numbers"].items():
+        yield [
+            f"`{name}` {row}",
+            f"{number['name']}, {number['unit']}",
+            str(number.get("published", "—")),
+            obtained(entry["numbers"][key], number),
+            ", ".join(map(str, entry["seeds"])),
+            f"{entry['minutes']:.0f}",
+            entry["hardware"],
+            deviation,
+            f"`ae {' '.join(command(entry['experiment'], row, paper, entry['changed']))}`",
+        ]
+
+
+def columns(paper: dict[str, Any], rows: dict[str, Any]) -> str:
+    """A line for each row, a column for each number."""
+    there = [row for row in paper["rows"] if row in rows]
+    lines = [["", *(number["name"] for number in paper["columns"].values()), "minutes", "on"]]
+    for row in there:
+        values = rows[row]["numbers"]
+        cells = [obtained(values[key], n) if key in values else "" for key, n in paper["columns"].items()]
+        lines.append([row, *cells, f"{rows[row]['minutes']:.0f}", rows[row]["hardware"]])
+    return markdown(lines)
 
 
 def obtained(values: list[float], number: dict[str, Any]) -> str:
@@ -139,21 +173,17 @@ def obtained(values: list[float], number: dict[str, Any]) -> str:
     return f"{statistics.fmean(scaled):.{digits}f}{spread}"
 
 
-def write_tables() -> None:
-    papers_read = "\n".join(f"- `{name}`: {paper['title']}. {paper['protocol']}." for name, paper in papers())
-    text = "# Reproduced numbers\n\nMade by `python scripts/reproduce.py`; mean ± standard deviation over the seeds.\n"
-    (ROOT / "docs" / "reproduction.md").write_text(f"{text}\n{table()}\n## Protocols\n\n{papers_read}\n")
-    readme = ROOT / "README.md"
-    begin, end = "<!-- reproduction -->\n", "<!-- /reproduction -->"
-    new = re.sub(f"{begin}.*{end}", lambda _: f"{begin}\n{table()}\n{end}", readme.read_text(), flags=re.DOTALL)
-    readme.write_text(new)
+def markdown(lines: list[list[str]]) -> str:
+    head, *rest = lines
+    cells = [head, ["---"] * len(head), *rest]
+    return "\n".join("| " + " | ".join(cell.replace("|", r"\|") for cell in line) + " |" for line in cells) + "\n"
 
 
 def guard(experiment: str, band: dict[str, Any], extra: list[str]) -> bool:
-    """Whether a short run gives a number within a band that such runs had here."""
+    """Whether a short run gives a number within a band that such runs had."""
     with tempfile.TemporaryDirectory() as folder:
-        command = ["train", f"experiment={experiment}", *band["overrides"], *extra, f"hydra.run.dir={folder}/run"]
-        done = subprocess.run([sys.executable, "-m", "autoencoders", *command], stdout=subprocess.DEVNULL, check=False)
+        words = ["train", f"experiment={experiment}", *band["overrides"], *extra, f"hydra.run.dir={folder}/run"]
+        done = subprocess.run([sys.executable, "-m", "autoencoders", *words], stdout=subprocess.DEVNULL, check=False)
         if done.returncode:
             return False
         value = Run(f"{folder}/run").metrics[band["number"]]
