@@ -69,6 +69,18 @@ def rows(run: Run) -> list[dict[str, str]]:
         return [{k: v for k, v in row.items() if v} for row in csv.DictReader(file)]
 
 
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """A run of BASE that was not killed."""
+    return trained(tmp_path_factory.mktemp("resume") / "whole", *BASE)
+
+
+@pytest.fixture(scope="module")
+def cut(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """One that was killed in its second epoch."""
+    return killed(tmp_path_factory.mktemp("resume") / "cut", list(BASE), Kill(STEPS + 2))
+
+
 def killed(folder: Path, overrides: list[str], kill: Kill) -> Run:
     run = Run.start(folder, *compose("train", overrides))
     with pytest.raises((Killed, SystemExit, KeyboardInterrupt)), run.training():
@@ -119,32 +131,29 @@ def test_whatever_has_a_state(overrides, tmp_path):
     assert_same(run, reference)
 
 
-def test_killed_before_anything_was_saved(tmp_path):
-    reference = trained(tmp_path / "whole", *BASE)
+def test_killed_before_anything_was_saved(whole, tmp_path):
     run = killed(tmp_path / "killed", list(BASE), Kill(3))
     assert not run.checkpoint("last").exists()
     resume(run)
-    assert_same(run, reference)
+    assert_same(run, whole)
 
 
 @pytest.mark.parametrize("torn", [["last"], ["last", "previous"]])
-def test_a_torn_checkpoint_falls_back_to_the_one_before(torn, tmp_path):
-    reference = trained(tmp_path / "whole", *BASE)
+def test_a_torn_checkpoint_falls_back_to_the_one_before(torn, whole, tmp_path):
     run = killed(tmp_path / "killed", list(BASE), Kill(3 * STEPS + 2))
     assert torch.load(run.checkpoint("previous"), weights_only=True)["place"]["epoch"] == 2
     for which in torn:
         path = run.checkpoint(which)
         path.write_bytes(path.read_bytes()[:1000])
     resume(run)
-    assert_same(run, reference)
+    assert_same(run, whole)
     said = (run.folder / "train.log").read_text()
     assert all(f"{which}.ckpt is broken" in said for which in torn)
     assert ("resumes after 14 steps" in said) == (torn == ["last"])
 
 
-def test_a_moved_folder_and_a_strangers_paths(tmp_path):
+def test_a_moved_folder_and_a_strangers_paths(whole, tmp_path):
     """The state holds the paths of best checkpoints: they are this folder's, and nothing elsewhere is removed."""
-    reference = trained(tmp_path / "whole", *BASE)
     run = killed(tmp_path / "killed", list(BASE), Kill(2 * STEPS + 2))
     victim = tmp_path / "victim.ckpt"
     victim.write_text("not yours")
@@ -156,7 +165,7 @@ def test_a_moved_folder_and_a_strangers_paths(tmp_path):
     torch.save(state, run.checkpoint("last"))
     moved = Run(shutil.move(run.folder, tmp_path / "moved"))
     resume(moved)
-    assert_same(moved, reference)
+    assert_same(moved, whole)
     assert victim.read_text() == "not yours"
 
 
@@ -172,10 +181,10 @@ def test_a_moved_folder_and_a_strangers_paths(tmp_path):
         ("callbacks.pictures._target_", "autoencoders.run.os.system"),
     ],
 )
-def test_a_strangers_run_writes_nothing_elsewhere_and_runs_nothing(key, value, tmp_path, monkeypatch):
+def test_a_strangers_run_writes_nothing_elsewhere_and_runs_nothing(key, value, cut, tmp_path, monkeypatch):
     """Neither does `resume` go on with it, nor `rerun` start it."""
     monkeypatch.chdir(tmp_path)
-    run = killed(tmp_path / "run", [*BASE], Kill(STEPS + 2))
+    run = Run(shutil.copytree(cut.folder, tmp_path / "run"))
     config = OmegaConf.load(run.folder / "config.yaml")
     OmegaConf.update(config, key, value)
     (run.folder / "config.yaml").write_text(OmegaConf.to_yaml(config))
@@ -189,8 +198,7 @@ def test_a_strangers_run_writes_nothing_elsewhere_and_runs_nothing(key, value, t
     assert not list(tmp_path.rglob("elsewhere*"))
 
 
-def test_a_full_disk_ends_the_run_and_leaves_what_was_saved(tmp_path, monkeypatch):
-    reference = trained(tmp_path / "whole", *BASE)
+def test_a_full_disk_ends_the_run_and_leaves_what_was_saved(whole, tmp_path, monkeypatch):
     run = Run.start(tmp_path / "full", *compose("train", BASE))
     written = []
 
@@ -210,7 +218,7 @@ def test_a_full_disk_ends_the_run_and_leaves_what_was_saved(tmp_path, monkeypatc
     assert not list(run.folder.rglob("*.tmp"))
     assert run.last_state() is not None
     resume(run)
-    assert_same(run, reference)
+    assert_same(run, whole)
 
 
 def test_what_is_done_stays_and_another_config_is_refused(tmp_path):

@@ -1,6 +1,7 @@
 """Codes as data, classifiers on encoders, and runs that are followed by stages."""
 
 import json
+import os
 import subprocess
 import sys
 
@@ -128,7 +129,8 @@ def test_stages_stand_on_each_other_and_complete(tmp_path, monkeypatch):
 def test_finetune_from_the_command_line(layer, tmp_path):
     def ae(*words: str) -> "subprocess.CompletedProcess[str]":
         command = [sys.executable, "-m", "autoencoders", *words]
-        return subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+        environment = os.environ | {"HYDRA_FULL_ERROR": "0"}
+        return subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
 
     done = ae("finetune", f"run={layer.folder}", "trainer.max_epochs=1", "hydra.run.dir=f", "data.batch_size=64")
     assert done.returncode == 0, done.stderr
