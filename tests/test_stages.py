@@ -15,6 +15,7 @@ from autoencoders import build, load
 from autoencoders.classifier import Softmax
 from autoencoders.data.codes import code_shape
 from autoencoders.errors import UserError
+from autoencoders.report import Report
 from autoencoders.run import Run
 from autoencoders.stages import on_encoder
 from autoencoders.train import resume, train
@@ -36,7 +37,7 @@ def finetuned(run: Run, folder, *overrides: str) -> Run:
 def test_codes_are_those_of_the_encoder_and_every_image_stays_in_its_split(layer):
     images, codes = build.data(layer.config), data("data=codes", f"data.root={layer.folder}")
     images.setup()
-    assert list(codes.shape) == code_shape(layer.folder) == [1, 1, 12]
+    assert list(codes.shape) == code_shape(layer) == [1, 1, 12]
     model = load(layer.folder)
     for split in ("train", "val", "test"):
         x, z = (torch.cat([b.x for b in it.in_order(split, torch.device("cpu"), it.noise)]) for it in (images, codes))
@@ -124,6 +125,7 @@ def test_stages_stand_on_each_other_and_complete(tmp_path, monkeypatch):
     numbers = json.loads((moved / "metrics.json").read_text())
     assert numbers["whole/test/error"] == Run(moved / "whole").metrics["test/error"]
     assert numbers["whole/test/loss"] < numbers["head/test/loss"]
+    assert len(Report([moved], ["whole/test/error"], None).settings) == 1, "a stage is no run of its own"
 
 
 def test_finetune_from_the_command_line(layer, tmp_path):

@@ -53,7 +53,7 @@ def group_choices() -> dict[str, Any]:
     return {group: name for group, name in choices.items() if name and not group.startswith("hydra/")}
 
 
-def _of_run(folder: str | None, key: str) -> Any:
+def _of_run(folder: str | None, key: str, trust: Sequence[str] = ()) -> Any:
     from autoencoders.errors import UserError
     from autoencoders.run import Run
 
@@ -63,4 +63,4 @@ def _of_run(folder: str | None, key: str) -> Any:
         return Run(folder).config.data[key]
     from autoencoders.data.codes import code_shape
 
-    return code_shape(folder)
+    return code_shape(Run(folder, trust))

@@ -1,7 +1,7 @@
 """What may follow a run, as configs: an autoencoder on its codes, or a classifier on its encoder.
 
-A stage takes from the run before it whatever it does not state itself. Of a group it states whole, by its `_target_`,
-or some values.
+A stage takes from the run that it belongs to whatever it does not state itself: of a group all, if it names a
+`_target_`, or some values.
 """
 
 import os
@@ -35,7 +35,7 @@ def on_codes(base: dict[str, Any], stage: dict[str, Any], before: Run, folder: s
     from autoencoders.data.codes import code_shape
 
     names = {field.name for field in fields(Images)} & base["data"].keys()
-    shape = code_shape(str(before.folder))
+    shape = code_shape(before)
     base["data"] = {name: base["data"][name] for name in names} | {
         "_target_": CODES,
         "root": f"${{folder}}/{folder}",

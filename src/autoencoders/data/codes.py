@@ -39,9 +39,8 @@ class Codes(Images):
         return as_images(z), labels
 
 
-def code_shape(root: str) -> list[int]:
+def code_shape(run: Run) -> list[int]:
     """1, 1, D of the codes of a run."""
-    run = Run(root)
     model = run.load_autoencoder()
     check_unconditional(model)
     with torch.no_grad():
