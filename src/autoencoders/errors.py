@@ -41,6 +41,8 @@ def explain(error: Exception, verb: str, words: list[str]) -> str | None:
         case MissingMandatoryValue():
             key = error.full_key
             return f"{key} is missing: type {key}=…"
+        case OmegaConfBaseException() if found := re.search(r"Missing mandatory value: (\S+)", text):
+            return f"{found[1]} is missing: type {found[1]}=…"
         case OmegaConfBaseException() if found := re.search(r"UserError raised .* interpolation: (.*) full_key:", text):
             return found[1]
         case hydra.HydraException() | OmegaConfBaseException():
