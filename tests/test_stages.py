@@ -96,7 +96,7 @@ def test_stages_stand_on_each_other_and_complete(tmp_path, monkeypatch):
     stages = ["layer_2=layer", "head=classifier", "whole=classifier"]
     overrides = [*SIGMOID, "trainer.max_epochs=2", *(f"+stage@then.{stage}" for stage in stages)]
     overrides += ["++then.layer_2.model.latent_dim=7", "++then.layer_2.noise._target_=autoencoders.noise.NoNoise"]
-    overrides += ["then.head.model.freeze=true"]
+    overrides += ["then.head.model.freeze=true", "score=whole/val/error"]
     config, choices = compose("train", overrides)
     fitted = Softmax.loss
 
@@ -111,7 +111,7 @@ def test_stages_stand_on_each_other_and_complete(tmp_path, monkeypatch):
     assert statuses == {"": "interrupted", "layer_2": "done", "head": "interrupted"}
     was = [(run.folder / name / "checkpoints/best.ckpt").stat().st_mtime_ns for name in ("", "layer_2")]
     monkeypatch.setattr(Softmax, "loss", fitted)
-    resume(run)
+    assert resume(run) == run.metrics["whole/val/error"]
     assert [(run.folder / name / "checkpoints/best.ckpt").stat().st_mtime_ns for name in ("", "layer_2")] == was
 
     moved = run.folder.rename(tmp_path / "moved")  # a run with its stages is a folder like any other

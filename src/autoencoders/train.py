@@ -92,9 +92,10 @@ def _train(run: Run) -> Score:
         logger.finalize("success")
     show(metrics, f"{data.size('test')} test images")
     log.info("run     %s", os.path.relpath(run.folder))
+    everything = run.metrics  # those of the stages too
     if isinstance(config.score, str):
-        return metrics.get(config.score, math.nan)
-    return [metrics.get(name, math.nan) for name in config.score]
+        return everything.get(config.score, math.nan)
+    return [everything.get(name, math.nan) for name in config.score]
 
 
 def _stages(run: Run) -> dict[str, float]:
