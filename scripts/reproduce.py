@@ -13,6 +13,7 @@ docs/reproduction.json, and docs/reproduction.md and the table in README.md are 
 import argparse
 import json
 import re
+import shlex
 import statistics
 import subprocess
 import sys
@@ -71,8 +72,9 @@ def run(experiment: str, row: str, about: dict[str, Any], extra: list[str]) -> b
     changed = [word for word in extra if not word.startswith(ELSEWHERE)]
     words = command(experiment, row, about, changed)
     there = [word for word in extra if word not in changed]
-    done = subprocess.run([sys.executable, "-m", "autoencoders", *words, *there], check=False).returncode == 0
     folder = LOGS / place(experiment, changed) / row
+    there += [f"log_dir={LOGS}", f"name={folder.relative_to(LOGS)}"]
+    done = subprocess.run([sys.executable, "-m", "autoencoders", *words, *there], check=False).returncode == 0
     if (folder / "sweep.json").exists():
         manifests = Sweep(folder).manifests()
         runs = [Run(folder / job) for job, manifest in manifests.items() if manifest["status"] == "done"]
@@ -82,12 +84,10 @@ def run(experiment: str, row: str, about: dict[str, Any], extra: list[str]) -> b
 
 
 def command(experiment: str, row: str, about: dict[str, Any], changed: list[str]) -> list[str]:
-    """What stands after `ae`."""
+    """What stands after `ae`, but for the folder."""
     entry = about["rows"][row]
     seeds = ",".join(map(str, entry.get("seeds", about["seeds"])))
-    name = f"name={place(experiment, changed)}/{row}"
-    overrides = [*entry.get("overrides", []), *changed, f"seed={seeds}"]
-    return ["train", "-m", f"experiment={experiment}", *overrides, f"log_dir={LOGS}", name]
+    return ["train", "-m", f"experiment={experiment}", *entry.get("overrides", []), *changed, f"seed={seeds}"]
 
 
 def place(experiment: str, changed: list[str]) -> str:
@@ -150,7 +150,7 @@ def numbers(name: str, row: str, paper: dict[str, Any], entry: dict[str, Any]) -
             f"{entry['minutes']:.0f}",
             entry["hardware"],
             deviation,
-            f"`ae {' '.join(command(entry['experiment'], row, paper, entry['changed']))}`",
+            f"`ae {shlex.join(command(entry['experiment'], row, paper, entry['changed']))}`",
         ]
 
 

@@ -183,7 +183,7 @@ class Run:
 
         if self.device.type == "cuda":
             return torch.cuda.get_device_name()
-        return f"{torch.get_num_threads()} CPU threads"
+        return f"{torch.get_num_threads()} of {os.cpu_count()} CPU cores"
 
     @property
     def manifest(self) -> dict[str, Any]:
