@@ -177,6 +177,8 @@ def test_a_moved_folder_and_a_strangers_paths(whole, tmp_path):
         ("callbacks.checkpoint.filename", "../../elsewhere"),
         ("callbacks.resume.folder", "elsewhere"),
         ("logger.csv.save_dir", "~/elsewhere"),
+        ("then", {"../elsewhere": {"model": {}}}),
+        ("then", {"next": {"callbacks": {"pictures": {"folder": "/tmp/elsewhere"}}}}),
         ("logger.csv._target_", "os.system"),
         ("callbacks.pictures._target_", "autoencoders.run.os.system"),
     ],
@@ -190,7 +192,7 @@ def test_a_strangers_run_writes_nothing_elsewhere_and_runs_nothing(key, value, c
     (run.folder / "config.yaml").write_text(OmegaConf.to_yaml(config))
     before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file() and path.name != "train.log"}
     for act in (lambda: Run(run.folder).check_paths() or resume(Run(run.folder)), lambda: rerun(Run(run.folder))):
-        with pytest.raises(UserError, match="outside the run's folder|is not trusted"):
+        with pytest.raises(UserError, match="outside the run's folder|no name of a folder|is not trusted"):
             act()
     after = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file() and path in before}
     changed = {path.name for path in before if before[path] != after.get(path)}

@@ -91,8 +91,8 @@ class Run:
             except Timeout as error:
                 raise UserError(f"{self.folder} is being trained by another process: wait, or stop that") from error
             starts = [*self.manifest.get("starts", []), _now()]
-            self.update_manifest(status="running", starts=starts, started=starts[0], error=None)
-            self.update_manifest(host=platform.node(), hardware=self._hardware())
+            where = {"host": platform.node(), "hardware": self._hardware()}
+            self.update_manifest(status="running", starts=starts, started=starts[0], error=None, **where)
             start_log(self.folder)
             held.callback(stop_log)
             try:
@@ -140,10 +140,13 @@ class Run:
 
     def check_paths(self) -> None:
         """Before a run that somebody else may have made is trained here: raises UserError where its config lets a
-        callback or a logger write outside its folder."""
+        callback, a logger or a stage write outside its folder."""
         text = OmegaConf.to_container(self.config, resolve=False)
         assert isinstance(text, dict)
-        for key, value in flatten({part: text.get(part) for part in ("callbacks", "logger")}).items():
+        for stage in text.get("then") or {}:
+            if Path(stage).name != stage or stage in (".", ".."):
+                raise UserError(f"then.{stage} of {self.folder / 'config.yaml'} is no name of a folder")
+        for key, value in flatten({part: text.get(part) for part in ("callbacks", "logger", "then")}).items():
             if not isinstance(value, str):
                 continue
             place = key.rpartition(".")[2] in (
