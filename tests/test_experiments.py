@@ -95,3 +95,16 @@ def test_a_row_is_run_once_and_the_tables_are_made_from_it(reproduce, monkeypatc
         assert "| 0, 1 |" in text
     assert (reproduce.ROOT / "README.md").read_text().startswith("before\n")
     assert (reproduce.ROOT / "README.md").read_text().endswith("after\n")
+
+
+def test_a_guard_trips_outside_its_band(reproduce, monkeypatch, capfd):
+    small = ["data=digits", "data.val_size=180", "trainer.max_epochs=1", "metrics=[]"]
+    bands = [{"overrides": small, "number": "test/loss", "between": between} for between in ([0, 100], [0, 1])]
+    monkeypatch.setattr(reproduce, "papers", lambda: iter([("mnist_vae_static", {"rows": {}, "guard": bands[0]})]))
+    monkeypatch.setattr(reproduce.sys, "argv", ["reproduce.py", "--guard"])
+    reproduce.main()
+    assert "recorded 0 … 100" in capfd.readouterr().out
+    monkeypatch.setattr(reproduce, "papers", lambda: iter([("mnist_vae_static", {"rows": {}, "guard": bands[1]})]))
+    with pytest.raises(SystemExit, match="mnist_vae_static"):
+        reproduce.main()
+    assert not reproduce.RECORD.exists()
