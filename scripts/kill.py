@@ -1,6 +1,6 @@
 """Every model of the zoo killed by SIGKILL at random steps, and gone on with, against a run that was not killed.
 
-    python scripts/kill.py [--times 5] [--models vae aae] [data=mnist data.root=data trainer.max_epochs=3 ...]
+    python scripts/kill.py [--times 5] [vae aae ...] [data=mnist data.root=data trainer.max_epochs=3 ...]
 
 Prints a line a model; exit code 1 where a weight or a number differs.
 """
@@ -23,15 +23,14 @@ from autoencoders.sweep import seconds
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--times", type=int, default=5, help="a model is killed")
-    parser.add_argument(
-        "--models", nargs="+", default=sorted(path.stem for path in (configs() / "model").glob("*.yaml"))
-    )
-    parser.add_argument("overrides", nargs="*")
-    arguments, more = parser.parse_known_args()
+    parser.add_argument("words", nargs="*", help="models, all by default, and key=value for `ae train`")
+    arguments, more = parser.parse_known_args()  # `~key` looks like nothing that argparse knows
+    overrides = [word for word in (*arguments.words, *more) if "=" in word or word.startswith("~")]
+    models = [word for word in arguments.words if word not in overrides]
     same = True
     with tempfile.TemporaryDirectory() as folder:
-        for model in arguments.models:
-            words = [f"model={model}", *arguments.overrides, *more]
+        for model in models or sorted(path.stem for path in (configs() / "model").glob("*.yaml")):
+            words = [f"model={model}", *overrides]
             whole, cut = (Path(folder) / f"{model}_{name}" for name in ("whole", "cut"))
             train(words, whole).wait()
             took = seconds(Run(whole).manifest) or 1.0
