@@ -130,8 +130,8 @@ def write_tables() -> None:
         f"- `{name}`: {paper['title']}. {paper['protocol']}." for name, paper in about.items() if "columns" not in paper
     )
     head = (
-        "# Reproduced numbers\n\nMade by `python scripts/reproduce.py`: mean ± standard deviation over seeds. Minutes are "
-        "those of the clock, on a machine that had other work beside.\n"
+        "# Reproduced numbers\n\nMade by `python scripts/reproduce.py`: mean ± standard deviation over seeds. "
+        "Minutes are those of the clock, on a machine that had other work beside.\n"
     )
     text = "\n".join([head, table, f"## Protocols\n\n{protocols}\n", *wide])
     (ROOT / "docs" / "reproduction.md").write_text(text)
