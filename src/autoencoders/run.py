@@ -149,15 +149,7 @@ class Run:
         for key, value in flatten({part: text.get(part) for part in ("callbacks", "logger", "then")}).items():
             if not isinstance(value, str):
                 continue
-            place = key.rpartition(".")[2] in (
-                "folder",
-                "dirpath",
-                "save_dir",
-                "root_dir",
-                "log_dir",
-                "path",
-                "filename",
-            )
+            place = key.rpartition(".")[2] in _PLACES
             inside = "/" not in value if key.endswith("filename") else value.startswith("${folder}")
             if ".." in value or value.startswith(("/", "~")) or (place and not inside):
                 raise UserError(f"{key}={value} of {self.folder / 'config.yaml'} is outside the run's folder")
@@ -318,7 +310,7 @@ def start_console(console: logging.Handler | None) -> None:
         warnings.filterwarnings("ignore", true_but_useless)
 
 
-_PLACES = ("folder", "dirpath", "save_dir", "root_dir", "log_dir", "path")
+_PLACES = ("folder", "dirpath", "save_dir", "root_dir", "log_dir", "path", "filename")
 _PACKAGES = ("autoencoders", "torch", "torchvision", "lightning", "hydra-core", "omegaconf")
 
 
