@@ -138,6 +138,14 @@ def test_killed_before_anything_was_saved(whole, tmp_path):
     assert_same(run, whole)
 
 
+def test_told_to_stop_in_the_last_step(whole, tmp_path):
+    """The state is that of the end, and what comes after training is left for when the line is typed again."""
+    run = killed(tmp_path / "stopped", list(BASE), Kill(4 * STEPS, signal.SIGTERM))
+    assert not run.metrics
+    resume(run)
+    assert_same(run, whole)
+
+
 @pytest.mark.parametrize("torn", [["last"], ["last", "previous"]])
 def test_a_torn_checkpoint_falls_back_to_the_one_before(torn, whole, tmp_path):
     run = killed(tmp_path / "killed", list(BASE), Kill(3 * STEPS + 2))
@@ -272,7 +280,7 @@ def test_two_processes_go_on_as_if_they_had_not_been_killed(tmp_path):
     more = [*LONG[1:], "trainer=ddp_cpu", "trainer.max_epochs=8", "data.batch_size=100"]
     words = [sys.executable, "-m", "autoencoders", "train", *more, f"hydra.run.dir={folder}"]
     process = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    while "epoch 3/" not in _text(folder / "train.log"):
+    while process.poll() is None and "epoch 3/" not in _text(folder / "train.log"):
         time.sleep(0.05)
     process.kill()
     process.wait()
@@ -288,7 +296,7 @@ def test_a_signal_ends_the_run_and_resume_goes_on(number, code, tmp_path):
     words = [sys.executable, "-m", "autoencoders", "train"]
     first = [*words, *LONG, f'hydra.run.dir="{folder}"']
     process = subprocess.Popen(first, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
-    while "epoch 2/" not in _text(folder / "train.log"):
+    while process.poll() is None and "epoch 2/" not in _text(folder / "train.log"):
         time.sleep(0.05)
     process.send_signal(number)
     assert process.wait(timeout=60) == code

@@ -209,6 +209,7 @@ def test_two_processes_are_one(tmp_path, callbacks):
         f"callbacks=[{callbacks}]",
         "data.val_size=179",
     ]
+    handlers = [signal.getsignal(number) for number in signal.valid_signals()]
     one, two = (trained(tmp_path / kind, *overrides, f"trainer={kind}") for kind in ("cpu", "ddp_cpu"))
 
     def curve(run):
@@ -222,6 +223,7 @@ def test_two_processes_are_one(tmp_path, callbacks):
     assert two.metrics["test/images"] == 360
     assert two.metrics == pytest.approx(one.metrics, rel=1e-4)
     assert len(list(tmp_path.iterdir())) == 2
+    assert [signal.getsignal(number) for number in signal.valid_signals()] == handlers, "a sweep goes on as it began"
 
 
 def _workers(folder) -> list[int]:

@@ -9,6 +9,7 @@ evaluates it, and the others only lend their devices.
 import logging
 import math
 import os
+import signal
 import sys
 import threading
 import time
@@ -48,6 +49,9 @@ def launch(run: Run, processes: int) -> None:
         monitor_interval=0.2,
     )
     mistake = run.folder / _MISTAKE
+    handlers = {
+        number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)
+    }
     try:
         elastic_launch(config, sys.executable)("-m", "autoencoders", "worker", str(run.folder), *run.trust)
     except SignalException as error:
@@ -61,6 +65,8 @@ def launch(run: Run, processes: int) -> None:
         ) from error
     finally:
         mistake.unlink(missing_ok=True)
+        for number, handler in handlers.items():  # the engine leaves its own
+            signal.signal(number, handler)
 
 
 def join(folder: Path, config: DictConfig) -> float:

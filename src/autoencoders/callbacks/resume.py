@@ -35,8 +35,9 @@ class Resume(Checkpoint):  # of those callbacks that Lightning calls last
         self.place = checkpoint["place"]
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if trainer.world_size == 1:  # of several processes none may leave before the others
-            self.handlers = {number: signal.signal(number, self._stop) for number in SIGNALS}
+        # Of several processes none can wait for the others to come to the same place: they end at once.
+        act = self._stop if trainer.world_size == 1 else signal.SIG_DFL
+        self.handlers = {number: signal.signal(number, act) for number in SIGNALS}
         if self.place is None:
             return
         loop = trainer.fit_loop
@@ -70,14 +71,17 @@ class Resume(Checkpoint):  # of those callbacks that Lightning calls last
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.batch = 0
         self._save(trainer)
+        self._give_back_signals()
+        self._leave()
 
-    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        self._give_back_signals()
+
+    def _give_back_signals(self) -> None:
+        """To Lightning, which puts back what was there before itself only after this."""
         for number, handler in self.handlers.items():
             signal.signal(number, handler)
         self.handlers = {}
-
-    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        self.teardown(trainer, pl_module, "fit")
 
     def _save(self, trainer: Trainer) -> None:
         last = self.folder / "last.ckpt"
