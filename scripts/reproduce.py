@@ -141,20 +141,26 @@ def write_tables() -> None:
 
 
 def numbers(name: str, row: str, paper: dict[str, Any], entry: dict[str, Any]) -> Iterator[list[str]]:
-    """A line of the table for each number of a row."""
+    """A line of the table for each number of a row; what they share stands in the first."""
     deviation = "; ".join([paper["rows"][row].get("deviation", paper["deviation"]), *entry["changed"]])
+    shared = [
+        ", ".join(map(str, entry["seeds"])),
+        f"{entry['minutes']:.0f}",
+        entry["hardware"],
+        deviation,
+        f"`ae {shlex.join(command(entry['experiment'], row, paper, entry['changed']))}`",
+    ]
     for key, number in paper["rows"][row]["numbers"].items():
-        yield [
-            f"`{name}` {row}",
-            f"{number['name']}, {number['unit']}",
-            str(number.get("published", "—")),
-            obtained(entry["numbers"][key], number),
-            ", ".join(map(str, entry["seeds"])),
-            f"{entry['minutes']:.0f}",
-            entry["hardware"],
-            deviation,
-            f"`ae {shlex.join(command(entry['experiment'], row, paper, entry['changed']))}`",
-        ]
+        if key in entry["numbers"]:
+            got = obtained(entry["numbers"][key], number)
+            yield [
+                f"`{name}` {row}",
+                f"{number['name']}, {number['unit']}",
+                str(number.get("published", "—")),
+                got,
+                *shared,
+            ]
+            shared = [""] * len(shared)
 
 
 def columns(paper: dict[str, Any], rows: dict[str, Any]) -> str:
