@@ -2,6 +2,7 @@
 
 import csv
 import json
+import multiprocessing
 import os
 import shutil
 import signal
@@ -129,6 +130,7 @@ def test_whatever_has_a_state(overrides, tmp_path):
     assert run.status == "interrupted"
     resume(run)
     assert_same(run, reference)
+    assert not multiprocessing.active_children(), "a loader's workers end with it"
 
 
 def test_killed_before_anything_was_saved(whole, tmp_path):

@@ -20,7 +20,6 @@ class Stream(Loader):
             _Labelled(images, labels),
             batch_sampler=_Batches(order),
             num_workers=num_workers,
-            persistent_workers=num_workers > 0,
             pin_memory=order.indices.is_cuda,
         )
 
