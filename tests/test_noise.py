@@ -106,7 +106,7 @@ def test_a_share_is_a_share(cls, value):
         cls(value)
 
 
-@pytest.mark.parametrize(("observed", "shown"), [(1, ["ll"]), (2, ["ll", "ul"]), (3, ["ll", "ul", "lr"])])
+@pytest.mark.parametrize(("observed", "shown"), [(1, ["ll"]), (2, ["ll", "ul"]), (3, ["ll", "ul", "ur"])])
 def test_quadrants_hide_all_but_some(observed, shown):
     x = torch.rand(3, 2, 8, 6, generator=g())
     seen = noise.Quadrants(observed)(x, g())

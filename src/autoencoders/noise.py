@@ -136,8 +136,8 @@ class BlockMasking:
 
 @dataclass(frozen=True)
 class Quadrants:
-    """Hides all quadrants of an image but `observed` of them, 1 to 3: the lower left one, then the one above it, then
-    the one at its right. A hidden pixel is -1, which no pixel is. Nothing is drawn.
+    """Hides all quadrants of an image but `observed` of them, 1 to 3: the lower left one, then the upper left one,
+    then the upper right one. A hidden pixel is -1, which no pixel is. Nothing is drawn.
 
     Sohn, Lee & Yan, Learning structured output representation, 2015, section 5.1.
     """
@@ -151,9 +151,9 @@ class Quadrants:
     def __call__(self, x: Tensor, generator: Generator) -> Tensor:
         middle, centre = x.shape[2] // 2, x.shape[3] // 2
         seen = x.clone()
-        seen[:, :, :middle, centre:] = -1
+        seen[:, :, middle:, centre:] = -1
         if self.observed < 3:
-            seen[:, :, middle:, centre:] = -1
+            seen[:, :, :middle, centre:] = -1
         if self.observed < 2:
             seen[:, :, :middle, :centre] = -1
         return seen
