@@ -103,12 +103,18 @@ def record(experiment: str, row: str, changed: list[str], runs: list[Run], about
         "changed": changed,
         "seeds": [run.manifest["seed"] for run in runs],
         "numbers": {name: [run.metrics[name] for run in runs] for name in wanted if name in runs[0].metrics},
-        "minutes": round(statistics.fmean(seconds(run.manifest) or 0.0 for run in runs) / 60, 1),
+        "minutes": minutes([run.manifest for run in runs if len(run.manifest["starts"]) == 1]),
         "hardware": runs[0].manifest["hardware"],
         "commit": runs[0].manifest["commit"],
     }
     RECORD.parent.mkdir(exist_ok=True)
     RECORD.write_text(json.dumps(everything, indent=2, sort_keys=True) + "\n")
+
+
+def minutes(manifests: list[dict[str, Any]]) -> str:
+    """The mean over runs that were made in one stretch."""
+    took = [seconds(manifest) or 0.0 for manifest in manifests]
+    return f"{statistics.fmean(took) / 60:.0f}" if took else "resumed"
 
 
 def recorded() -> dict[str, dict[str, Any]]:
@@ -118,20 +124,28 @@ def recorded() -> dict[str, dict[str, Any]]:
 def write_tables() -> None:
     """docs/reproduction.md, and the table of published numbers in README.md."""
     about = dict(papers())
-    lines, wide = [], []
+    lines: list[list[str]] = []
+    wide = []
     for name, rows in sorted(recorded().items()):
         paper = about[next(iter(rows.values()))["experiment"]]
         if "columns" in paper:
             wide.append(f"## {name}\n\n{paper['title']}: {paper['protocol']}.\n\n{columns(paper, rows)}")
         else:
-            lines += [line for row in paper["rows"] if row in rows for line in numbers(name, row, paper, rows[row])]
+            said = ""
+            for row in paper["rows"]:
+                if row in rows:
+                    deviation = "; ".join(
+                        [paper["rows"][row].get("deviation", paper["deviation"]), *rows[row]["changed"]]
+                    )
+                    lines += numbers(name, row, paper, rows[row], "the same" if deviation == said else deviation)
+                    said = deviation
     table = markdown([HEAD, *lines])
     protocols = "\n".join(
         f"- `{name}`: {paper['title']}. {paper['protocol']}." for name, paper in about.items() if "columns" not in paper
     )
     head = (
         "# Reproduced numbers\n\nMade by `python scripts/reproduce.py`: mean ± standard deviation over seeds. "
-        "Minutes are those of the clock, on a machine that had other work beside.\n"
+        "Minutes are those of the clock, of runs made in one stretch, on a machine that had other work beside.\n"
     )
     text = "\n".join([head, table, f"## Protocols\n\n{protocols}\n", *wide])
     (ROOT / "docs" / "reproduction.md").write_text(text)
@@ -140,12 +154,11 @@ def write_tables() -> None:
     readme.write_text(new)
 
 
-def numbers(name: str, row: str, paper: dict[str, Any], entry: dict[str, Any]) -> Iterator[list[str]]:
+def numbers(name: str, row: str, paper: dict[str, Any], entry: dict[str, Any], deviation: str) -> Iterator[list[str]]:
     """A line of the table for each number of a row; what they share stands in the first."""
-    deviation = "; ".join([paper["rows"][row].get("deviation", paper["deviation"]), *entry["changed"]])
     shared = [
         ", ".join(map(str, entry["seeds"])),
-        f"{entry['minutes']:.0f}",
+        entry["minutes"],
         entry["hardware"],
         deviation,
         f"`ae {shlex.join(command(entry['experiment'], row, paper, entry['changed']))}`",
@@ -170,7 +183,7 @@ def columns(paper: dict[str, Any], rows: dict[str, Any]) -> str:
     for row in there:
         values = rows[row]["numbers"]
         cells = [obtained(values[key], n) if key in values else "" for key, n in paper["columns"].items()]
-        lines.append([row, *cells, f"{rows[row]['minutes']:.0f}", rows[row]["hardware"]])
+        lines.append([row, *cells, rows[row]["minutes"], rows[row]["hardware"]])
     return markdown(lines)
 
 

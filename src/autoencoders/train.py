@@ -81,7 +81,10 @@ def _train(run: Run) -> Score:
         metrics |= measure(run, data, build.metrics(config))
         run.add_metrics(_stages(run))
     else:
-        log.info("no checkpoint was saved, so these are the numbers of the last step, and there are none of the test")
+        log.info(
+            "no checkpoint was saved, so these are the numbers of the last step; there are none of the test or of "
+            "metrics=…, and no stage of then=… is trained"
+        )
     run.add_metrics(metrics)
     final = {name: value for name, value in metrics.items() if name.startswith("test/")}  # val/… has a curve already
     for logger in loggers:
