@@ -62,14 +62,18 @@ def test_every_row_composes(name, row):
 def test_an_experiment_gives_the_numbers_that_it_reports(name, tmp_path):
     """On forty images of noise: the numbers mean nothing, but each is there under the name that the table reads."""
     rows = paper(name)["rows"]
-    row = rows.get("vae") or next(iter(rows.values()))
-    overrides = [f"experiment={name}", *row.get("overrides", []), *SMALL, f"data.root={write_idx(tmp_path)}"]
-    stages = compose("train", overrides)[0].then.items()
-    overrides += [f"then.{stage}.trainer.max_epochs=1" for stage, config in stages if "trainer" in config]
-    if name.startswith("cifar10"):
-        overrides += ["data=mnist", "data.shape=[1,28,28]", "data.batch_size=20"]
-    run = trained(tmp_path / "run", *overrides)
-    assert set(row.get("numbers") or paper(name)["columns"]) <= set(run.metrics)
+    # No row of the benchmark fills every column: a likelihood is a VAE's, and the GRU the VQ-VAE's.
+    chosen = [rows["vae"], rows["vqvae"]] if "columns" in paper(name) else [next(iter(rows.values()))]
+    wanted = set(chosen[0].get("numbers") or paper(name)["columns"])
+    root = write_idx(tmp_path)
+    for i, row in enumerate(chosen):
+        overrides = [f"experiment={name}", *row.get("overrides", []), *SMALL, f"data.root={root}"]
+        stages = compose("train", overrides)[0].then.items()
+        overrides += [f"then.{stage}.trainer.max_epochs=1" for stage, config in stages if "trainer" in config]
+        if name.startswith("cifar10"):
+            overrides += ["data=mnist", "data.shape=[1,28,28]", "data.batch_size=20"]
+        wanted -= set(trained(tmp_path / f"run_{i}", *overrides).metrics)
+    assert not wanted
 
 
 def test_a_row_is_run_once_and_the_tables_are_made_from_it(reproduce, monkeypatch, capfd):
