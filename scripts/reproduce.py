@@ -11,6 +11,7 @@ docs/reproduction.json, and docs/reproduction.md and the table in README.md are 
 """
 
 import argparse
+import hashlib
 import json
 import re
 import shlex
@@ -67,6 +68,16 @@ def papers() -> Iterator[tuple[str, dict[str, Any]]]:
             yield path.stem, about
 
 
+def settings(experiment: str, overrides: list[str]) -> str:
+    """A digest of all that an experiment says but its prose, and of what a row overrides.
+
+    It stands with the numbers of the row, so a test tells who changes an experiment to run its rows again.
+    """
+    said = yaml.safe_load((configs() / "experiment" / f"{experiment}.yaml").read_text())
+    said.pop("paper")
+    return hashlib.sha256(json.dumps([said, overrides], sort_keys=True).encode()).hexdigest()[:8]
+
+
 def run(experiment: str, row: str, about: dict[str, Any], extra: list[str]) -> bool:
     """Sweep over the seeds of a row, and record the runs that are done; whether all are."""
     changed = [word for word in extra if not word.startswith(ELSEWHERE)]
@@ -101,6 +112,7 @@ def record(experiment: str, row: str, changed: list[str], runs: list[Run], about
     everything.setdefault(place(experiment, changed), {})[row] = {
         "experiment": experiment,
         "changed": changed,
+        "settings": settings(experiment, about["rows"][row].get("overrides", [])),
         "seeds": [run.manifest["seed"] for run in runs],
         "numbers": {name: [run.metrics[name] for run in runs] for name in wanted if name in runs[0].metrics},
         "minutes": minutes([run.manifest for run in runs if len(run.manifest["starts"]) == 1]),

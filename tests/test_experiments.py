@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -99,6 +100,26 @@ def test_a_row_is_run_once_and_the_tables_are_made_from_it(reproduce, monkeypatc
         assert "| 0, 1 |" in text
     assert (reproduce.ROOT / "README.md").read_text().startswith("before\n")
     assert (reproduce.ROOT / "README.md").read_text().endswith("after\n")
+
+
+def test_the_tables_of_this_repository_are_those_that_the_script_makes(reproduce):
+    """Whoever changes a number, a row or a deviation by hand, or forgets `--table`, is told."""
+    here = Path(__file__).parents[1]
+    for file in ("README.md", "docs/reproduction.json"):
+        shutil.copy(here / file, reproduce.ROOT / file)
+    reproduce.write_tables()
+    for file in ("README.md", "docs/reproduction.md"):
+        assert (reproduce.ROOT / file).read_text() == (here / file).read_text()
+
+
+def test_no_experiment_was_changed_since_its_rows_were_run(reproduce):
+    record = json.loads((Path(__file__).parents[1] / "docs" / "reproduction.json").read_text())
+    stale = []
+    for row, entry in ((row, entry) for rows in record.values() for row, entry in rows.items()):
+        overrides = paper(entry["experiment"])["rows"][row].get("overrides", [])
+        if entry["settings"] != reproduce.settings(entry["experiment"], overrides):
+            stale.append(f"{entry['experiment']}/{row}")
+    assert not stale, "run `python scripts/reproduce.py` with these"
 
 
 def test_a_guard_trips_outside_its_band(reproduce, monkeypatch, capfd):
