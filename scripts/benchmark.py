@@ -33,7 +33,8 @@ from torchvision.transforms import functional as transforms
 from autoencoders import build
 from autoencoders.compose import compose
 from autoencoders.data.base import Images
-from autoencoders.run import Run, start_log
+from autoencoders.log import start_log
+from autoencoders.run import Run
 from autoencoders.train import fit
 
 

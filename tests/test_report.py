@@ -13,9 +13,10 @@ from scipy import stats
 from autoencoders import report as module
 from autoencoders.compose import compose
 from autoencoders.errors import UserError
+from autoencoders.log import Console, start_console
 from autoencoders.report import Report, number
 from autoencoders.rerun import rerun
-from autoencoders.run import Console, Run, start_console
+from autoencoders.run import Run
 
 LOSS = {("ae", 4): [3.0, 4.0, 5.5], ("ae", 8): [2.0, 2.1, 2.3], ("vae", 4): [9.0, 9.5, 9.1], ("vae", 8): [7.0]}
 

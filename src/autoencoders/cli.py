@@ -214,7 +214,8 @@ def _of_a_run(verb: str, config: "DictConfig") -> Iterator["Run"]:
     """What the verbs that take a trained run share; what they have to say goes to stderr."""
     _import_from_here(config)
     with _one_line_errors(verb, sys.argv[1:]):
-        from autoencoders.run import Console, Run, start_console
+        from autoencoders.log import Console, start_console
+        from autoencoders.run import Run
 
         start_console(Console(stderr=True))
         yield Run(config.run, config.trust)

@@ -5,7 +5,8 @@ import secrets
 from collections.abc import Iterator
 from datetime import datetime
 
-from autoencoders.run import Run, code, versions
+from autoencoders.provenance import code, versions
+from autoencoders.run import Run
 from autoencoders.train import resume
 
 log = logging.getLogger(__name__)

@@ -8,15 +8,12 @@ checkpoints/       best.ckpt, last.ckpt and the one before it: tensors and plain
 tensorboard/  metrics.csv  train.log  figures/
 """
 
-import importlib.metadata
 import json
 import logging
 import os
 import platform
 import shlex
-import subprocess
 import sys
-import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
@@ -29,6 +26,8 @@ from filelock import FileLock, Timeout
 from omegaconf import DictConfig, OmegaConf
 
 from autoencoders.errors import UserError
+from autoencoders.log import start_log, stop_log
+from autoencoders.provenance import code, code_diff, versions
 
 if TYPE_CHECKING:
     import torch
@@ -74,9 +73,11 @@ class Run:
             overrides=list(overrides),
             choices=choices,
             seed=config.seed,
-            **code(folder),
+            **code(),
             versions=versions(),
         )
+        if difference := code_diff():
+            write_whole(folder / "code.diff", difference)
         return run
 
     @contextmanager
@@ -268,80 +269,11 @@ def freeze(config: DictConfig) -> str:
     return OmegaConf.to_yaml(OmegaConf.create(plain))
 
 
-class Console(logging.Handler):
-    """Plain `print`, so that a rich progress bar, which stands in for the terminal, keeps its line below."""
-
-    def __init__(self, stderr: bool = False) -> None:
-        super().__init__()
-        self.stderr = stderr
-
-    def emit(self, record: logging.LogRecord) -> None:
-        print(self.format(record), file=sys.stderr if self.stderr else sys.stdout, flush=True)
-
-
-def start_log(folder: Path, quiet: bool = False) -> None:
-    """Send what is logged to the console (unless `quiet`) and to `train.log`; of libraries, warnings only."""
-    file = logging.FileHandler(folder / "train.log")
-    file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
-    stop_log()
-    logging.getLogger().addHandler(file)
-    start_console(None if quiet else Console())
-
-
-def stop_log() -> None:
-    """Close the `train.log` that is open, if one is."""
-    root = logging.getLogger()
-    for old in root.handlers[:]:
-        root.removeHandler(old)
-        old.close()
-
-
-def start_console(console: logging.Handler | None) -> None:
-    """Show what this program logs, and nothing of what libraries say that does not help anybody."""
-    import lightning.pytorch  # noqa: F401  (sets the levels of its loggers when it is first imported)
-
-    own = logging.getLogger("autoencoders")
-    own.setLevel(logging.INFO)
-    own.handlers = [console] if console else []
-    for name in ("lightning.pytorch", "lightning.fabric"):
-        logging.getLogger(name).setLevel(logging.WARNING)
-    logging.captureWarnings(True)
-    for true_but_useless in ("Experiment logs directory", "The number of training batches", ".*LeafSpec"):
-        warnings.filterwarnings("ignore", true_but_useless)
-
-
 _PLACES = ("folder", "dirpath", "save_dir", "root_dir", "log_dir", "path", "filename")
-_PACKAGES = ("autoencoders", "torch", "torchvision", "lightning", "hydra-core", "omegaconf")
 
 
 def _now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
-
-
-def versions() -> dict[str, str]:
-    """Of the packages that a result depends on."""
-    return {name: importlib.metadata.version(name) for name in _PACKAGES} | {"python": platform.python_version()}
-
-
-def code(folder: Path | None = None) -> dict[str, Any]:
-    """The commit of the code that runs, and whether the tree differed from it; None outside a repository.
-
-    What differed is written to `code.diff` in the folder.
-    """
-
-    def git(*words: str) -> str | None:
-        try:
-            done = subprocess.run(
-                ["git", "-C", Path(__file__).parent, *words], capture_output=True, text=True, check=True
-            )
-        except (OSError, subprocess.CalledProcessError):
-            return None
-        return done.stdout.strip()
-
-    status = git("status", "--porcelain")
-    if status and folder is not None:
-        write_whole(folder / "code.diff", f"{status}\n\n{git('diff', 'HEAD')}\n")
-    return {"commit": git("rev-parse", "HEAD"), "dirty": None if status is None else bool(status)}
 
 
 def flatten(config: Any, prefix: str = "") -> dict[str, Any]:

@@ -20,8 +20,9 @@ from autoencoders.data.base import Images
 from autoencoders.errors import UserError
 from autoencoders.evaluate import losses, measure, show
 from autoencoders.lean import lean
+from autoencoders.log import Console, start_console, start_log
 from autoencoders.models.base import Autoencoder, Objective
-from autoencoders.run import Console, Run, start_console, start_log
+from autoencoders.run import Run
 from autoencoders.stages import choices, follow
 
 log = logging.getLogger(__name__)

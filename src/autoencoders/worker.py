@@ -20,7 +20,8 @@ import torch
 from omegaconf import DictConfig
 
 from autoencoders.errors import UserError
-from autoencoders.run import Run, start_log
+from autoencoders.log import start_log
+from autoencoders.run import Run
 from autoencoders.train import count_processes, fit
 
 PATIENCE = 600  # seconds, for another machine to begin
