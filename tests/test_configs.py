@@ -36,7 +36,7 @@ def test_a_config_is_named_after_its_file(group, package):
     folder = configs().parent / "src" / "autoencoders" / package
     if not folder.is_dir():
         folder = configs().parent / package
-    shared = {"base", "__init__", "resident", "stream", "download", "codebook", "image", "pca", "classifier"}
+    shared = {"base", "__init__", "loader", "resident", "stream", "download", "codebook", "image", "pca", "classifier"}
     assert set(names(group)) == {path.stem for path in folder.glob("*.py")} - shared
     for name in names(group):
         assert target(group, name).startswith(f"autoencoders.{package}.{name}.")

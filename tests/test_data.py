@@ -11,7 +11,8 @@ from PIL import Image
 from sklearn.datasets import load_digits
 from torchvision.datasets import cifar
 
-from autoencoders.data.base import Batch, Order, fit
+from autoencoders.data.base import fit
+from autoencoders.data.loader import Batch, Order
 from autoencoders.errors import UserError
 
 

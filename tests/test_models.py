@@ -13,7 +13,7 @@ from conftest import composed, data, model, names
 from torch.distributions import Normal, kl_divergence
 
 from autoencoders import randomness
-from autoencoders.data.base import Batch
+from autoencoders.data.loader import Batch
 from autoencoders.errors import UserError
 
 SHAPES = {"digits": [1, 8, 8], "mnist": [1, 28, 28], "cifar10": [3, 32, 32], "odd": [2, 11, 17]}

@@ -11,7 +11,8 @@ from rich.table import Column, Table
 from autoencoders import build
 from autoencoders.callbacks.averages import Averages
 from autoencoders.callbacks.health import Health
-from autoencoders.data.base import Images, Split
+from autoencoders.data.base import Images
+from autoencoders.data.loader import Split
 from autoencoders.metrics.base import Group, Subject, Unsupported
 from autoencoders.models.base import Autoencoder
 from autoencoders.run import Run

@@ -11,7 +11,7 @@ from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
 from torch import Tensor
 
-from autoencoders.data.base import Batch
+from autoencoders.data.loader import Batch
 from autoencoders.errors import UserError
 
 

@@ -12,7 +12,7 @@ from PIL import Image
 from torch import Tensor
 
 from autoencoders.callbacks.pictures import show
-from autoencoders.data.base import Batch
+from autoencoders.data.loader import Batch
 from autoencoders.models.base import Variational
 
 log = logging.getLogger(__name__)

@@ -14,7 +14,7 @@ from torchvision.transforms.functional import pil_to_tensor, to_pil_image
 from torchvision.utils import make_grid
 
 from autoencoders import randomness
-from autoencoders.data.base import Batch
+from autoencoders.data.loader import Batch
 
 
 class Pictures(Callback):

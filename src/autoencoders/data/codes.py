@@ -8,7 +8,8 @@ from torch import Tensor
 
 from autoencoders import build
 from autoencoders.classifier import as_images, check_unconditional
-from autoencoders.data.base import Images, as_floats
+from autoencoders.data.base import Images
+from autoencoders.data.loader import as_floats
 from autoencoders.errors import UserError
 from autoencoders.run import Run
 

@@ -17,7 +17,8 @@ from torch import Tensor
 from torchvision.transforms import functional as transforms
 
 from autoencoders import randomness
-from autoencoders.data.base import Images, Pixels
+from autoencoders.data.base import Images
+from autoencoders.data.loader import Pixels
 from autoencoders.errors import UserError
 
 SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".pgm", ".ppm"}

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 from torch import Tensor
 
-from autoencoders.data.base import Loader, Order
+from autoencoders.data.loader import Loader, Order
 from autoencoders.noise import Noise
 
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from autoencoders.data.base import Loader, Order, Pixels
+from autoencoders.data.loader import Loader, Order, Pixels
 from autoencoders.errors import UserError
 from autoencoders.noise import Noise
 

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from sklearn.covariance import LedoitWolf
 from sklearn.metrics import average_precision_score, roc_auc_score
 
-from autoencoders.data.base import Split
+from autoencoders.data.loader import Split
 from autoencoders.metrics.base import Subject, Unsupported
 from autoencoders.metrics.image import image_errors
 

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from autoencoders import build, randomness
-from autoencoders.data.base import Batch, Images, Split
+from autoencoders.data.base import Images
+from autoencoders.data.loader import Batch, Split
 from autoencoders.errors import UserError
 from autoencoders.models.base import Autoencoder
 from autoencoders.noise import Noise, NoNoise

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from autoencoders import randomness
-from autoencoders.data.base import Batch
+from autoencoders.data.loader import Batch
 from autoencoders.models.base import Autoencoder, Terms, standard_normal
 from autoencoders.nets.base import Net
 from autoencoders.reconstruction import Reconstruction

@@ -10,7 +10,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from autoencoders import randomness
-from autoencoders.data.base import Batch
+from autoencoders.data.loader import Batch
 from autoencoders.errors import UserError
 from autoencoders.metrics.image import image_errors
 from autoencoders.reconstruction import Reconstruction
