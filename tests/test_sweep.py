@@ -73,7 +73,7 @@ def test_failures_are_named_and_tried_again(tmp_path):
     done = ae(*words, folder=tmp_path, code=1)
     assert "latent_dim=0" in done.stdout
     assert "model.latent_dim must be at least 1, got 0" in done.stdout
-    assert done.stderr.strip().endswith("ae: 1 of 2 jobs failed: type the same line again to retry them")
+    assert done.stderr == "ae: 1 of 2 jobs failed: type the same line again to retry them\n"
     states = {name: manifest["status"] for name, manifest in Sweep(tmp_path / "logs/s").manifests().items()}
     assert sorted(states.values()) == ["done", "failed"]
     assert "2 jobs, 1 done" in ae(*words, folder=tmp_path, code=1).stdout

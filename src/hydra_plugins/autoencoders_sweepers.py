@@ -4,6 +4,8 @@ They stand in this package because Hydra takes plugins from nowhere else; what a
 """
 
 from collections.abc import Sequence
+from contextlib import redirect_stderr
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -51,7 +53,8 @@ class Completing(Sweeper):
 
     def outcome(self, result: JobReturn, job: Sequence[str]) -> Outcome:
         try:
-            score: float | list[float] = result.return_value
+            with redirect_stderr(StringIO()):  # Hydra repeats the words of a job that failed; below stands why
+                score: float | list[float] = result.return_value
             return score
         except Exception as error:
             return explain(error, self.verb, list(job)) or f"{type(error).__name__}: {' '.join(str(error).split())}"
