@@ -115,10 +115,10 @@ def test_the_tables_of_this_repository_are_those_that_the_script_makes(reproduce
 def test_no_experiment_was_changed_since_its_rows_were_run(reproduce):
     record = json.loads((Path(__file__).parents[1] / "docs" / "reproduction.json").read_text())
     stale = []
-    for row, entry in ((row, entry) for rows in record.values() for row, entry in rows.items()):
-        overrides = paper(entry["experiment"])["rows"][row].get("overrides", [])
-        if entry["settings"] != reproduce.settings(entry["experiment"], overrides):
-            stale.append(f"{entry['experiment']}/{row}")
+    for row, entry in (pair for rows in record.values() for pair in rows.items()):
+        experiment = entry["experiment"]
+        if entry["settings"] != reproduce.settings(experiment, paper(experiment)["rows"][row].get("overrides", [])):
+            stale.append(f"{experiment}/{row}")
     assert not stale, "run `python scripts/reproduce.py` with these"
 
 

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import subprocess
 
 import pytest
 import torch
@@ -11,7 +12,7 @@ from omegaconf import OmegaConf
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import autoencoders
-from autoencoders import build
+from autoencoders import build, provenance
 from autoencoders.compose import compose
 from autoencoders.errors import UserError
 from autoencoders.evaluate import evaluate
@@ -39,6 +40,34 @@ def test_a_run_leaves_what_was_promised(vae_run):
     assert manifest["choices"]["model"] == "vae"
     assert vae_run.metrics["test/images"] == 360
     assert "epoch 2/2" in (vae_run.folder / "train.log").read_text()
+
+
+def test_a_run_keeps_how_its_code_differed_from_the_commit(tmp_path, monkeypatch):
+    """In a repository of its own, so that it does not hang on the state of this one."""
+    config, _ = compose("train", [])
+    source = tmp_path / "code.py"
+    source.write_text("a = 1\n")
+    monkeypatch.setattr(provenance, "__file__", str(source))
+    unknown = Run.start(tmp_path / "unknown", config, {})
+    assert (unknown.manifest["commit"], unknown.manifest["dirty"]) == (None, None)
+
+    def git(*words):
+        identity = ["-c", "user.name=A", "-c", "user.email=a@b"]
+        done = subprocess.run(["git", *identity, *words], cwd=tmp_path, check=True, capture_output=True, text=True)
+        return done.stdout.strip()
+
+    git("init", "-q")
+    (tmp_path / ".gitignore").write_text("*\n!code.py\n")
+    git("add", "code.py")
+    git("commit", "-q", "-m", "first")
+    clean = Run.start(tmp_path / "clean", config, {})
+    source.write_text("a = 2\n")
+    dirty = Run.start(tmp_path / "dirty", config, {})
+    assert clean.manifest["commit"] == dirty.manifest["commit"] == git("rev-parse", "HEAD")
+    assert (clean.manifest["dirty"], dirty.manifest["dirty"]) == (False, True)
+    assert not (unknown.folder / "code.diff").exists()
+    assert not (clean.folder / "code.diff").exists()
+    assert "-a = 1\n+a = 2" in (dirty.folder / "code.diff").read_text()
 
 
 def test_tensorboard_has_scalars_images_and_hyperparameters(vae_run):

@@ -20,10 +20,9 @@ def code() -> dict[str, Any]:
     return {"commit": _git("rev-parse", "HEAD"), "dirty": None if status is None else bool(status)}
 
 
-def code_diff() -> str | None:
-    """How the tree differs from its commit; None where it does not, and outside a repository."""
-    status = _git("status", "--porcelain")
-    return f"{status}\n\n{_git('diff', 'HEAD')}\n" if status else None
+def code_diff() -> str:
+    """How the tree differs from its commit."""
+    return f"{_git('status', '--porcelain')}\n\n{_git('diff', 'HEAD')}\n"
 
 
 def _git(*words: str) -> str | None:

@@ -67,17 +67,18 @@ class Run:
             return run
         write_whole(folder / "config.yaml", freeze(config))
         run = cls(folder, config.trust)
+        origin = code()
+        if origin["dirty"]:
+            write_whole(folder / "code.diff", code_diff())
         run.update_manifest(
             status="planned",
             command=f"{sys.argv[0]} {shlex.join(sys.argv[1:])}".strip(),
             overrides=list(overrides),
             choices=choices,
             seed=config.seed,
-            **code(),
+            **origin,
             versions=versions(),
         )
-        if difference := code_diff():
-            write_whole(folder / "code.diff", difference)
         return run
 
     @contextmanager
