@@ -30,12 +30,12 @@ from torch.utils.data import DataLoader, Dataset
 from torchmetrics import MeanMetric
 from torchvision.transforms import functional as transforms
 
-from autoencoders import build
-from autoencoders.compose import compose
-from autoencoders.data.base import Images
-from autoencoders.log import start_log
-from autoencoders.run import Run
-from autoencoders.train import fit
+from aelab.composition import build
+from aelab.composition.compose import compose
+from aelab.data.base import Images
+from aelab.runs.log import start_log
+from aelab.runs.run import Run
+from aelab.training.fit import fit
 
 
 class Clock(Callback):

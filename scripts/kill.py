@@ -15,9 +15,9 @@ from pathlib import Path
 
 import torch
 
-from autoencoders.compose import configs
-from autoencoders.run import Run
-from autoencoders.sweep import seconds
+from aelab.composition.compose import configs
+from aelab.runs.run import Run
+from aelab.runs.sweep import seconds
 
 
 def main() -> None:
@@ -50,7 +50,7 @@ def main() -> None:
 
 
 def train(words: list[str], folder: Path) -> subprocess.Popen[bytes]:
-    command = [sys.executable, "-m", "autoencoders", "train", *words, f"hydra.run.dir={folder}", "name=kill"]
+    command = [sys.executable, "-m", "aelab", "train", *words, f"hydra.run.dir={folder}", "name=kill"]
     return subprocess.Popen(command, stdout=subprocess.DEVNULL)
 
 

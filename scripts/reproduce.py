@@ -25,9 +25,9 @@ from typing import Any
 
 import yaml
 
-from autoencoders.compose import configs
-from autoencoders.run import Run
-from autoencoders.sweep import Sweep, seconds
+from aelab.composition.compose import configs
+from aelab.runs.run import Run
+from aelab.runs.sweep import Sweep, seconds
 
 ROOT = Path(__file__).parents[1]
 RECORD = ROOT / "docs" / "reproduction.json"
@@ -85,7 +85,7 @@ def run(experiment: str, row: str, about: dict[str, Any], extra: list[str]) -> b
     there = [word for word in extra if word not in changed]
     folder = LOGS / place(experiment, changed) / row
     there += [f"log_dir={LOGS}", f"name={folder.relative_to(LOGS)}"]
-    done = subprocess.run([sys.executable, "-m", "autoencoders", *words, *there], check=False).returncode == 0
+    done = subprocess.run([sys.executable, "-m", "aelab", *words, *there], check=False).returncode == 0
     if (folder / "sweep.json").exists():
         manifests = Sweep(folder).manifests()
         runs = [Run(folder / job) for job, manifest in manifests.items() if manifest["status"] == "done"]
@@ -217,7 +217,7 @@ def guard(experiment: str, band: dict[str, Any], extra: list[str]) -> bool:
     """Whether a short run gives a number within a band that such runs had."""
     with tempfile.TemporaryDirectory() as folder:
         words = ["train", f"experiment={experiment}", *band["overrides"], *extra, f"hydra.run.dir={folder}/run"]
-        done = subprocess.run([sys.executable, "-m", "autoencoders", *words], stdout=subprocess.DEVNULL, check=False)
+        done = subprocess.run([sys.executable, "-m", "aelab", *words], stdout=subprocess.DEVNULL, check=False)
         if done.returncode:
             return False
         value = Run(f"{folder}/run").metrics[band["number"]]

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import torch
 
-from autoencoders.figures import COLUMNS, sheet
-from autoencoders.metrics.base import Subject
-from autoencoders.run import Run
+from aelab.figures import COLUMNS, sheet
+from aelab.composition.trained import Trained
+from aelab.runs.run import Run
 
 
 @torch.no_grad()
@@ -21,9 +21,9 @@ def main() -> None:
     arguments = parser.parse_args()
     rows, labels = [], ["clean"]
     for run in map(Run, arguments.runs):
-        subject = Subject.of(run)
-        batch = next(subject.batches("test"))
-        rows.append(subject.model(batch.seen[:COLUMNS], batch.y[:COLUMNS]))
+        trained = Trained.of(run)
+        batch = next(trained.batches("test"))
+        rows.append(trained.model(batch.seen[:COLUMNS], batch.y[:COLUMNS]))
         labels.append(run.manifest["choices"]["model"])
     sheet([batch.x[:COLUMNS], *rows], labels).savefig(arguments.output, dpi=110, bbox_inches="tight")
 

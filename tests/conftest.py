@@ -13,13 +13,13 @@ import pytest
 import torch
 from lightning.pytorch.callbacks import Callback
 
-from autoencoders import build
-from autoencoders.compose import compose, configs
-from autoencoders.data.base import Images
-from autoencoders.errors import UserError
-from autoencoders.models.base import Autoencoder
-from autoencoders.run import Run
-from autoencoders.train import train
+from aelab.composition import build
+from aelab.composition.compose import compose, configs
+from aelab.data.base import Images
+from aelab.errors import UserError
+from aelab.models.base import Autoencoder
+from aelab.runs.run import Run
+from aelab.training.fit import train
 
 
 def names(group: str) -> list[str]:

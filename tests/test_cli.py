@@ -10,13 +10,13 @@ import pytest
 import torch
 from conftest import names, write_idx
 
-from autoencoders import cli
-from autoencoders.compose import configs
-from autoencoders.run import Run
+from aelab import cli
+from aelab.composition.compose import configs
+from aelab.runs.run import Run
 
 
 def ae(*words: str, traceback: str = "0", **options) -> subprocess.CompletedProcess:
-    command = [sys.executable, "-m", "autoencoders", *words]
+    command = [sys.executable, "-m", "aelab", *words]
     env = os.environ | {"HYDRA_FULL_ERROR": traceback}
     return subprocess.run(command, capture_output=True, text=True, env=env, **options)
 
@@ -24,7 +24,7 @@ def ae(*words: str, traceback: str = "0", **options) -> subprocess.CompletedProc
 def test_help_imports_nothing_heavy():
     code = (
         "import sys; sys.argv = ['ae', '--help']\n"
-        "from autoencoders.cli import main; main()\n"
+        "from aelab.cli import main; main()\n"
         "heavy = {'torch', 'lightning', 'hydra', 'omegaconf', 'numpy', 'rich'} & set(sys.modules)\n"
         "assert not heavy, heavy\n"
     )
@@ -139,7 +139,7 @@ def test_train_then_everything_else_from_the_command_line(run_ae, tmp_path, caps
 
 
 def test_numbers_as_json_and_nothing_else_on_stdout(own_run, tmp_path):
-    command = [sys.executable, "-m", "autoencoders", "evaluate", f"run={own_run.folder}", "--json", "metrics=[code]"]
+    command = [sys.executable, "-m", "aelab", "evaluate", f"run={own_run.folder}", "--json", "metrics=[code]"]
     done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=tmp_path)
     numbers = json.loads(done.stdout)
     assert numbers["test/loss"] == own_run.metrics["test/loss"]
@@ -198,7 +198,7 @@ def test_a_sweep_names_its_folders_after_the_overrides(run_ae, tmp_path):
 def test_a_users_own_variant_needs_no_fork(run_ae, tmp_path):
     """One file, one yaml, one line: `--config-dir` and `trust`."""
     (tmp_path / "my_models.py").write_text(
-        "from autoencoders.models.ae import AE\n\n\n"
+        "from aelab.models.ae import AE\n\n\n"
         "class Scaled(AE):\n"
         "    def __init__(self, net, reconstruction, latent_dim, scale):\n"
         "        super().__init__(net, reconstruction, latent_dim, 'Identity', 0.0)\n"

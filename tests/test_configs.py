@@ -9,8 +9,8 @@ from conftest import names
 from hydra.utils import get_class
 from omegaconf import OmegaConf
 
-from autoencoders import build
-from autoencoders.compose import compose, configs
+from aelab.composition import build
+from aelab.composition.compose import compose, configs
 
 SHORT = {"short"}  # schedule=short is an experiment's length, and no schedule of a weight
 
@@ -33,18 +33,18 @@ def target(group: str, name: str) -> str:
 
 @pytest.mark.parametrize(("group", "package"), FILES.items())
 def test_a_config_is_named_after_its_file(group, package):
-    folder = configs().parent / "src" / "autoencoders" / package
+    folder = configs().parent / "src" / "aelab" / package
     if not folder.is_dir():
         folder = configs().parent / package
     shared = {"base", "__init__", "loader", "resident", "stream", "download", "codebook", "image", "pca", "classifier"}
     assert set(names(group)) == {path.stem for path in folder.glob("*.py")} - shared
     for name in names(group):
-        assert target(group, name).startswith(f"autoencoders.{package}.{name}.")
+        assert target(group, name).startswith(f"aelab.{package}.{name}.")
 
 
 @pytest.mark.parametrize(("group", "module"), CLASSES.items())
 def test_a_config_is_named_after_its_class(group, module):
-    module = importlib.import_module(f"autoencoders.{module}")
+    module = importlib.import_module(f"aelab.{module}")
     classes = {
         name: cls
         for name, cls in vars(module).items()
@@ -71,7 +71,7 @@ def test_every_choice_states_each_argument_exactly_once(group):
         keys = {key for key in node if not key.startswith("_")}
         parameters = inspect.signature(get_class(node._target_)).parameters
         assert keys <= set(parameters), name
-        if node._target_.startswith("autoencoders."):
+        if node._target_.startswith("aelab."):
             assert set(parameters) - wiring == keys, name
             assert all(p.default is inspect.Parameter.empty for p in parameters.values()), name
 

@@ -11,9 +11,9 @@ from PIL import Image
 from sklearn.datasets import load_digits
 from torchvision.datasets import cifar
 
-from autoencoders.data.base import fit
-from autoencoders.data.loader import Batch, Order
-from autoencoders.errors import UserError
+from aelab.data.base import fit
+from aelab.data.loader import Batch, Order
+from aelab.errors import UserError
 
 
 def everything(loader) -> Batch:
@@ -157,7 +157,7 @@ def test_fit_pads_turns_grey_and_refuses():
 
 @pytest.mark.parametrize("name", sorted(set(names("data")) - {"codes"}))  # which asks a run
 def test_every_source_declares_a_shape_and_its_classes(name):
-    from autoencoders.compose import compose
+    from aelab.composition.compose import compose
 
     config, _ = compose("train", [f"data={name}"])
     assert len(config.data.shape) == 3

@@ -9,9 +9,9 @@ import pytest
 import yaml
 from conftest import compose, names, trained, write_idx
 
-from autoencoders.compose import configs
-from autoencoders.run import Run
-from autoencoders.sweep import Sweep
+from aelab.composition.compose import configs
+from aelab.runs.run import Run
+from aelab.runs.sweep import Sweep
 
 SMALL = ("data.val_size=10", "data.batch_size=20", "trainer.max_epochs=1")
 

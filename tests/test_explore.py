@@ -5,8 +5,8 @@ import shutil
 import pytest
 from conftest import trained
 
-from autoencoders.errors import UserError
-from autoencoders.explore import explore
+from aelab.errors import UserError
+from aelab.figures.explore_page import explore
 
 
 @pytest.fixture
@@ -60,14 +60,14 @@ def test_the_page_decodes_as_the_model_does(page, own_run):
     import torch
     from sklearn.decomposition import PCA
 
-    from autoencoders.metrics.base import Subject
+    from aelab.composition.trained import Trained
 
     box = page.locator("#plane").bounding_box()
     page.mouse.click(box["x"] + box["width"] - 0.5, box["y"] + 0.5)  # upper right: +3, +3 deviations
     length = page.evaluate("image.width * image.height * 4")
     found = page.evaluate("[...image.getContext('2d').getImageData(0, 0, image.width, image.height).data]")
     assert len(found) == length
-    z = Subject.of(own_run).codes("test")[0].numpy()
+    z = Trained.of(own_run).codes("test")[0].numpy()
     pca = PCA(3, random_state=0).fit(z)
     corner = pca.mean_ + 3 * (pca.components_ * np.sqrt(pca.explained_variance_)[:, None])[:2].sum(0)
     with torch.no_grad():

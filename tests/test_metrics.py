@@ -19,19 +19,20 @@ from sklearn.preprocessing import StandardScaler
 from torch import nn
 from torchmetrics.functional.image import multiscale_structural_similarity_index_measure as ms_ssim
 
-from autoencoders import build
-from autoencoders.compose import compose
-from autoencoders.errors import UserError
-from autoencoders.metrics import generation
-from autoencoders.metrics.base import Subject, Unsupported
-from autoencoders.metrics.classifier import cache, classifier, features
-from autoencoders.metrics.image import image_errors
-from autoencoders.metrics.likelihood import log_weights
-from autoencoders.metrics.pca import PCA
-from autoencoders.metrics.reconstruction import _errors
-from autoencoders.models.base import Variational
-from autoencoders.noise import Gaussian
-from autoencoders.run import Run
+from aelab.composition import build
+from aelab.composition.compose import compose
+from aelab.errors import UserError
+from aelab.metrics import generation
+from aelab.composition.trained import Trained
+from aelab.errors import Unsupported
+from aelab.metrics.classifier import cache, classifier, features
+from aelab.data.errors import image_errors
+from aelab.metrics.likelihood import log_weights
+from aelab.metrics.pca import PCA
+from aelab.metrics.reconstruction import _errors
+from aelab.models.base import Variational
+from aelab.noise import Gaussian
+from aelab.runs.run import Run
 
 CPU = torch.device("cpu")
 
@@ -47,8 +48,8 @@ def own_cache(tmp_path_factory, monkeypatch):
 
 
 @pytest.fixture(scope="session")
-def subject(vae_run):
-    return Subject.of(vae_run)
+def trained(vae_run):
+    return Trained.of(vae_run)
 
 
 @pytest.fixture(scope="session")
@@ -71,13 +72,13 @@ def test_every_group_of_every_model(name, tmp_path):
     for kind in names("metrics"):
         metric = group(kind, *small.get(kind, []))
         try:
-            first = metric(Subject.of(run))
+            first = metric(Trained.of(run))
         except Unsupported:
             refused.add(kind)
             continue
         assert first
         assert all(math.isfinite(value) for value in first.values())
-        assert metric(Subject.of(run)) == first, kind
+        assert metric(Trained.of(run)) == first, kind
     variational = isinstance(run.load_model(), Variational)
     assert refused == (set() if variational else {"likelihood"})
 
@@ -86,11 +87,11 @@ def test_every_group_of_every_model(name, tmp_path):
 
 
 def test_reconstruction_errors_are_those_of_scikit_image(denoiser):
-    subject = Subject.of(denoiser)
-    values = group("reconstruction")(subject)
-    (batch,) = subject.batches("test")
+    trained = Trained.of(denoiser)
+    values = group("reconstruction")(trained)
+    (batch,) = trained.batches("test")
     with torch.no_grad():
-        shown = {"model": subject.model(batch.seen, batch.y), "seen": batch.seen}
+        shown = {"model": trained.model(batch.seen, batch.y), "seen": batch.seen}
     for what, images in shown.items():
         pairs = [(a[0].double().numpy(), b[0].double().numpy()) for a, b in zip(images, batch.x, strict=True)]
         mse = np.mean([mean_squared_error(x, image) for image, x in pairs])
@@ -122,12 +123,12 @@ def test_ssim_is_that_of_scikit_image_and_ms_ssim_needs_a_large_image():
 @pytest.mark.real_data
 def test_the_anchor_is_pca_30_of_mnist(mnist_root):
     """Hinton & Salakhutdinov, 2006, print 13.87: fitted to all 60,000 training images, scored on the 10,000 others."""
-    subject = Subject(
+    trained = Trained(
         build.model(compose("train", ["data=mnist"])[0]), data("data=mnist", f"data.root={mnist_root}"), CPU
     )
-    both = torch.cat([subject.images(split)[0] for split in ("train", "val")])
+    both = torch.cat([trained.images(split)[0] for split in ("train", "val")])
     assert len(both) == 60_000
-    x = subject.images("test")[0]
+    x = trained.images("test")[0]
     assert float(image_errors(PCA(both, 30)(x), x)["sse"].mean()) == pytest.approx(13.866, abs=0.005)
 
 
@@ -158,10 +159,10 @@ class LinearGaussian(Variational):
 
 
 def test_bounds_rise_to_the_exact_likelihood():
-    subject = Subject(LinearGaussian(64), data("data=digits"), CPU)
-    values = group("likelihood", "metrics.likelihood.k=[5,50,5000]", "metrics.likelihood.images=100")(subject)
-    x = torch.cat([batch.x for batch in subject.batches("test", limit=100)])
-    exact = subject.model.exact(x).mean()
+    trained = Trained(LinearGaussian(64), data("data=digits"), CPU)
+    values = group("likelihood", "metrics.likelihood.k=[5,50,5000]", "metrics.likelihood.images=100")(trained)
+    x = torch.cat([batch.x for batch in trained.batches("test", limit=100)])
+    exact = trained.model.exact(x).mean()
     assert values["elbo"] < values["log_p_5"] < values["log_p_50"] < values["log_p_5000"] < exact + 0.05
     assert values["log_p_5000"] == pytest.approx(exact, abs=0.1)
     assert values["elbo"] < exact - 0.5, "a poor posterior leaves a gap to close"
@@ -192,15 +193,15 @@ def test_log_weights_are_those_of_torch_distributions(name):
 def test_no_bound_without_a_likelihood(tmp_path):
     run = trained(tmp_path / "run", "reconstruction=mse", "trainer.max_epochs=1")
     with pytest.raises(Unsupported, match="no likelihood: train with reconstruction=bce"):
-        group("likelihood")(Subject.of(run))
+        group("likelihood")(Trained.of(run))
 
 
 # generation
 
 
-def test_frechet_distance_is_that_of_scipy(subject):
-    net = classifier(subject)
-    a, b = subject.images("test")[0][:150], subject.images("test")[0][150:]
+def test_frechet_distance_is_that_of_scipy(trained):
+    net = classifier(trained)
+    a, b = trained.images("test")[0][:150], trained.images("test")[0][150:]
     f, g = (features(net, t, CPU).double().numpy() for t in (a, b))
     s, t = np.cov(f.T), np.cov(g.T)
     expected = np.square(f.mean(0) - g.mean(0)).sum() + np.trace(s + t - 2 * sqrtm(s @ t).real)
@@ -221,14 +222,14 @@ def test_coverage_and_nearest_are_those_of_a_loop():
     assert generation.nearest(images, train) == pytest.approx(expected)
 
 
-def test_training_images_as_samples_are_found_out(subject):
+def test_training_images_as_samples_are_found_out(trained):
     samplers = {
-        "memory": lambda subject, n: subject.images("train")[0][:n],
-        "noise": lambda subject, n: torch.rand(n, 1, 8, 8),
+        "memory": lambda trained, n: trained.images("train")[0][:n],
+        "noise": lambda trained, n: torch.rand(n, 1, 8, 8),
         "off": None,
     }
     metric = replace(group("generation", "metrics.generation.samples=300"), samplers=samplers)
-    values = metric(subject)
+    values = metric(trained)
     assert values["nearest/memory"] == pytest.approx(0, abs=1e-2)
     assert values["nearest/test"] > 0.5
     assert values["precision/memory"] > 0.7 > values["precision/noise"]
@@ -236,21 +237,21 @@ def test_training_images_as_samples_are_found_out(subject):
     assert not any("off" in name for name in values)
 
 
-def test_the_classifier_is_trained_once_for_the_same_data(subject, tmp_path, monkeypatch):
+def test_the_classifier_is_trained_once_for_the_same_data(trained, tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    first = classifier(subject)
+    first = classifier(trained)
     (path,) = cache().iterdir()
     written = path.stat().st_mtime_ns
-    again = classifier(subject)
+    again = classifier(trained)
     assert path.stat().st_mtime_ns == written
     assert all(torch.equal(a, b) for a, b in zip(first.parameters(), again.parameters(), strict=True))
-    x, y = subject.images("test")
+    x, y = trained.images("test")
     assert (first.logits(first(x)).argmax(1) == y).float().mean() > 0.85
-    classifier(Subject(subject.model, data("data.classes=[0,1]"), CPU))
+    classifier(Trained(trained.model, data("data.classes=[0,1]"), CPU))
     assert len(list(cache().iterdir())) == 2, "other images, another classifier"
     path.write_bytes(b"torn")
     with pytest.raises(UserError, match="delete it"):
-        classifier(subject)
+        classifier(trained)
 
 
 @pytest.mark.parametrize(
@@ -260,7 +261,7 @@ def test_the_classifier_is_trained_once_for_the_same_data(subject, tmp_path, mon
         ("reconstruction", "lpips", "AlexNet's weights"),
     ],
 )
-def test_weights_that_cannot_be_had(name, key, expected, subject, tmp_path, monkeypatch):
+def test_weights_that_cannot_be_had(name, key, expected, trained, tmp_path, monkeypatch):
     """Left out unless they are there; asked for, one line."""
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
 
@@ -269,9 +270,9 @@ def test_weights_that_cannot_be_had(name, key, expected, subject, tmp_path, monk
 
     monkeypatch.setattr("urllib.request.urlopen", offline)
     small = ["metrics.generation.samples=100"] if name == "generation" else []
-    assert not any("fid" in n or "lpips" in n for n in group(name, *small)(subject))
+    assert not any("fid" in n or "lpips" in n for n in group(name, *small)(trained))
     with pytest.raises(UserError, match=expected) as error:
-        group(name, f"metrics.{name}.{key}=true", *small)(subject)
+        group(name, f"metrics.{name}.{key}=true", *small)(trained)
     assert not isinstance(error.value, Unsupported)
     assert f"metrics.{name}.{key}=false" in str(error.value)
 
@@ -279,13 +280,13 @@ def test_weights_that_cannot_be_had(name, key, expected, subject, tmp_path, monk
 # representation
 
 
-def test_probes_are_those_of_scikit_learn(subject):
-    values = group("representation")(subject)
-    (z, y), (z_test, y_test) = subject.codes("train"), subject.codes("test")
+def test_probes_are_those_of_scikit_learn(trained):
+    values = group("representation")(trained)
+    (z, y), (z_test, y_test) = trained.codes("train"), trained.codes("test")
     scaler = StandardScaler().fit(z)
     probe = LogisticRegression(max_iter=200).fit(scaler.transform(z), y)
     assert values["linear_probe/codes"] == pytest.approx(probe.score(scaler.transform(z_test), y_test), abs=0.01)
-    distances = cdist(subject.images("test")[0].flatten(1), subject.images("train")[0].flatten(1))
+    distances = cdist(trained.images("test")[0].flatten(1), trained.images("train")[0].flatten(1))
     votes = [np.bincount(y[np.argsort(row)[:5]], minlength=10).argmax() for row in distances]
     assert values["knn/pixels"] == pytest.approx(np.mean(votes == y_test.numpy()), abs=0.01)
     assert values["linear_probe/pca"] > 0.9, "digits are nearly separable"
@@ -312,18 +313,18 @@ def test_clusters_are_matched_to_classes_whatever_their_numbers():
 # code
 
 
-def test_the_jacobian_is_that_of_autograd(subject):
-    found = group("code", "metrics.code.jacobian_images=5")(subject)["jacobian"]
-    x = torch.cat([batch.x for batch in subject.batches("test", limit=5)])
-    rows = [torch.autograd.functional.jacobian(lambda a: subject.model.encode(a[None])[0], image) for image in x]
+def test_the_jacobian_is_that_of_autograd(trained):
+    found = group("code", "metrics.code.jacobian_images=5")(trained)["jacobian"]
+    x = torch.cat([batch.x for batch in trained.batches("test", limit=5)])
+    rows = [torch.autograd.functional.jacobian(lambda a: trained.model.encode(a[None])[0], image) for image in x]
     assert found == pytest.approx(float(torch.stack(rows).square().sum()) / 5, rel=1e-5)
 
 
-def test_the_use_of_a_code(subject):
-    values = group("code")(subject)
-    x, y = subject.images("test")
+def test_the_use_of_a_code(trained):
+    values = group("code")(trained)
+    x, y = trained.images("test")
     with torch.no_grad():
-        mu, logvar = subject.model.posterior(x, y)
+        mu, logvar = trained.model.posterior(x, y)
     q = torch.distributions.Normal(mu, (logvar / 2).exp())
     kl = torch.distributions.kl_divergence(q, torch.distributions.Normal(0.0, 1.0)).mean(0)
     for i in range(16):
@@ -333,9 +334,9 @@ def test_the_use_of_a_code(subject):
 
 
 @pytest.mark.parametrize(("code", "hoyer", "zeros"), [([0, 0, 5, 0], 1, 0.75), ([2, 2, 2, 2], 0, 0)])
-def test_hoyer_sparsity_from_one_unit_to_all(code, hoyer, zeros, subject, monkeypatch):
+def test_hoyer_sparsity_from_one_unit_to_all(code, hoyer, zeros, trained, monkeypatch):
     codes = torch.tensor([code], dtype=torch.float).repeat(10, 1)
-    fake = Subject(subject.model, subject.data, CPU)
+    fake = Trained(trained.model, trained.data, CPU)
     fake.codes = lambda split: (codes, None)
     monkeypatch.setattr(fake.model, "spatial", True, raising=False)  # no Jacobian of these
     values = group("code")(fake)
@@ -346,9 +347,9 @@ def test_hoyer_sparsity_from_one_unit_to_all(code, hoyer, zeros, subject, monkey
 # robustness
 
 
-def test_robustness_curves(subject):
-    values = group("robustness", "metrics.robustness.images=20")(subject)
-    batches = list(subject.batches("test", Gaussian(0.3, clip=True), 20))
+def test_robustness_curves(trained):
+    values = group("robustness", "metrics.robustness.images=20")(trained)
+    batches = list(trained.batches("test", Gaussian(0.3, clip=True), 20))
     pairs = [(a[0].numpy(), b[0].numpy()) for batch in batches for a, b in zip(batch.seen, batch.x, strict=True)]
     assert len(pairs) == 20
     noisy = np.mean([peak_signal_noise_ratio(x, seen, data_range=1) for seen, x in pairs])
@@ -363,7 +364,7 @@ def test_robustness_curves(subject):
 
 
 def test_classical_denoisers_take_colours(tmp_path, images):
-    from autoencoders.metrics.robustness import _median, _of_scikit_image
+    from aelab.metrics.robustness import _median, _of_scikit_image
 
     for denoise in (_median, *_of_scikit_image().values()):
         assert denoise(images).shape == images.shape
@@ -375,15 +376,15 @@ def test_classical_denoisers_take_colours(tmp_path, images):
 
 def test_anomalies_are_told_by_scores_and_a_threshold_from_validation(tmp_path):
     run = trained(tmp_path / "run", "model=ae", "data.classes=[0,1]", "trainer.max_epochs=25")
-    subject = Subject.of(run)
-    assert set(subject.images("train")[1].tolist()) == {0, 1}
-    assert len(subject.images("test")[0]) == 360
-    values = group("anomaly")(subject)
+    trained = Trained.of(run)
+    assert set(trained.images("train")[1].tolist()) == {0, 1}
+    assert len(trained.images("test")[0]) == 360
+    values = group("anomaly")(trained)
 
-    strange = subject.images("test")[1].numpy() > 1
+    strange = trained.images("test")[1].numpy() > 1
     errors = {}
     for split in ("val", "test"):
-        x, image = subject.images(split)[0], subject.reconstructions(split)[0]
+        x, image = trained.images(split)[0], trained.reconstructions(split)[0]
         errors[split] = (image - x).double().square().flatten(1).sum(1).numpy()
     pairs = errors["test"][strange][:, None] > errors["test"][~strange][None]
     assert values["auroc/error"] == pytest.approx(pairs.mean(), abs=1e-3)
@@ -391,8 +392,8 @@ def test_anomalies_are_told_by_scores_and_a_threshold_from_validation(tmp_path):
     assert values["recall/error"] == pytest.approx((errors["test"][strange] > threshold).mean())
     assert values["false_alarms/error"] == pytest.approx((errors["test"][~strange] > threshold).mean())
 
-    covariance = LedoitWolf().fit(subject.codes("train")[0].numpy())
-    centred = subject.codes("test")[0].numpy() - covariance.location_
+    covariance = LedoitWolf().fit(trained.codes("train")[0].numpy())
+    centred = trained.codes("test")[0].numpy() - covariance.location_
     distance = np.einsum("nd,de,ne->n", centred, np.linalg.inv(covariance.covariance_), centred)
     pairs = distance[strange][:, None] > distance[~strange][None]
     assert values["auroc/mahalanobis"] == pytest.approx(pairs.mean(), abs=1e-3)
@@ -400,9 +401,9 @@ def test_anomalies_are_told_by_scores_and_a_threshold_from_validation(tmp_path):
 
 
 @pytest.mark.parametrize("classes", ["null", "[0,1,2,3,4,5,6,7,8,9]", "[11]"])
-def test_no_anomalies_without_normal_and_other_images(classes, subject):
+def test_no_anomalies_without_normal_and_other_images(classes, trained):
     with pytest.raises(Unsupported, match="normal"):
-        group("anomaly", f"metrics.anomaly.normal_classes={classes}")(subject)
+        group("anomaly", f"metrics.anomaly.normal_classes={classes}")(trained)
 
 
 def test_a_run_on_another_machine_is_evaluated_there(vae_run, monkeypatch):

@@ -12,9 +12,9 @@ import torch
 from conftest import composed, data, model, names
 from torch.distributions import Normal, kl_divergence
 
-from autoencoders import randomness
-from autoencoders.data.loader import Batch
-from autoencoders.errors import UserError
+from aelab import randomness
+from aelab.data.loader import Batch
+from aelab.errors import UserError
 
 SHAPES = {"digits": [1, 8, 8], "mnist": [1, 28, 28], "cifar10": [3, 32, 32], "odd": [2, 11, 17]}
 GRID = list(itertools.product(names("model"), names("net"), SHAPES))
@@ -156,8 +156,8 @@ def test_a_new_variant_is_tested_without_editing_a_test(tmp_path):
     shutil.copytree(root / "src", tmp_path / "src")
     shutil.copy(root / "pyproject.toml", tmp_path)
     for name, returned in {"toy": "e", "broken": "e.detach()"}.items():
-        (tmp_path / f"src/autoencoders/models/{name}.py").write_text(
-            "from autoencoders.models.ae import AE\n\nclass Toy(AE):\n    def loss(self, seen, x, y):\n"
+        (tmp_path / f"src/aelab/models/{name}.py").write_text(
+            "from aelab.models.ae import AE\n\nclass Toy(AE):\n    def loss(self, seen, x, y):\n"
             "        e = self.reconstruction.error(self.decoder(self.encoder(seen)), x).mean()\n"
             f"        return {{'loss': {returned}, 'reconstruction': e}}\n"
         )

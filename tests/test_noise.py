@@ -4,8 +4,8 @@ import torch
 from conftest import names
 from scipy.ndimage import gaussian_filter
 
-from autoencoders import build, noise, randomness
-from autoencoders.compose import compose
+from aelab import build, noise, randomness
+from aelab.composition.compose import compose
 
 
 def g(seed: int = 0) -> torch.Generator:

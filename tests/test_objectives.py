@@ -7,10 +7,10 @@ import torch
 from conftest import data, model, trained
 from torch.distributions import Bernoulli, Normal, kl_divergence
 
-from autoencoders import build, randomness
-from autoencoders.compose import compose
-from autoencoders.run import Run
-from autoencoders.train import fit
+from aelab import build, randomness
+from aelab.composition.compose import compose
+from aelab.runs.run import Run
+from aelab.training.fit import fit
 
 
 @pytest.fixture

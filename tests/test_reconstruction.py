@@ -4,10 +4,10 @@ from conftest import names
 from torch.distributions import Bernoulli, Normal
 from torchmetrics.image import StructuralSimilarityIndexMeasure
 
-from autoencoders import build
-from autoencoders.compose import compose
-from autoencoders.metrics.image import image_errors
-from autoencoders.reconstruction import (
+from aelab.composition import build
+from aelab.composition.compose import compose
+from aelab.data.errors import image_errors
+from aelab.reconstruction import (
     BCE,
     MAE,
     MSE,

@@ -10,13 +10,13 @@ import pytest
 from conftest import trained
 from scipy import stats
 
-from autoencoders import report as module
-from autoencoders.compose import compose
-from autoencoders.errors import UserError
-from autoencoders.log import Console, start_console
-from autoencoders.report import Report, number
-from autoencoders.rerun import rerun
-from autoencoders.run import Run
+from aelab import report as module
+from aelab.composition.compose import compose
+from aelab.errors import UserError
+from aelab.runs.log import Console, start_console
+from aelab.runs.table import Report, number
+from aelab.commands.rerun import rerun
+from aelab.runs.run import Run
 
 LOSS = {("ae", 4): [3.0, 4.0, 5.5], ("ae", 8): [2.0, 2.1, 2.3], ("vae", 4): [9.0, 9.5, 9.1], ("vae", 8): [7.0]}
 

@@ -18,11 +18,11 @@ from lightning.pytorch.callbacks import Callback
 from omegaconf import OmegaConf
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from autoencoders.compose import compose
-from autoencoders.errors import UserError
-from autoencoders.rerun import rerun
-from autoencoders.run import Run
-from autoencoders.train import fit, resume, train
+from aelab.composition.compose import compose
+from aelab.errors import UserError
+from aelab.commands.rerun import rerun
+from aelab.runs.run import Run
+from aelab.training.fit import fit, resume, train
 
 BASE = ("trainer.max_epochs=4", "data.batch_size=200", "noise=gaussian", "trainer.log_every_n_steps=3")
 STEPS = 7  # of an epoch
@@ -190,7 +190,7 @@ def test_a_moved_folder_and_a_strangers_paths(whole, tmp_path):
         ("then", {"../elsewhere": {"model": {}}}),
         ("then", {"next": {"callbacks": {"pictures": {"folder": "/tmp/elsewhere"}}}}),
         ("logger.csv._target_", "os.system"),
-        ("callbacks.pictures._target_", "autoencoders.run.os.system"),
+        ("callbacks.pictures._target_", "aelab.runs.run.os.system"),
     ],
 )
 def test_a_strangers_run_writes_nothing_elsewhere_and_runs_nothing(key, value, cut, tmp_path, monkeypatch):
@@ -222,7 +222,7 @@ def test_a_full_disk_ends_the_run_and_leaves_what_was_saved(whole, tmp_path, mon
         torch.serialization.save(state, file)
 
     with monkeypatch.context() as patch, pytest.raises(OSError, match="No space left"):
-        patch.setattr("autoencoders.checkpoints.torch.save", save)
+        patch.setattr("aelab.training.checkpoints.torch.save", save)
         resume(run)
     assert run.manifest["status"] == "failed"
     assert "No space left on device" in run.manifest["error"]
@@ -246,7 +246,7 @@ def test_what_is_done_stays_and_another_config_is_refused(tmp_path):
 
 def test_one_folder_is_trained_by_one_process(tmp_path):
     run = Run.start(tmp_path / "run", *compose("train", []))
-    code = f"from autoencoders.run import Run; Run({str(run.folder)!r}).training().__enter__()"
+    code = f"from aelab.runs.run import Run; Run({str(run.folder)!r}).training().__enter__()"
     with run.training():
         assert run.status == "running"
         done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
@@ -258,7 +258,7 @@ def test_one_folder_is_trained_by_one_process(tmp_path):
 @pytest.mark.parametrize("name", ["aae", "vqvae"])
 def test_a_process_killed_at_random(name, tmp_path):
     """SIGKILL, twice, wherever it strikes; typed again each time."""
-    words = [sys.executable, "-m", "autoencoders", "train", f"model={name}", *LONG, "name=it", f"log_dir={tmp_path}"]
+    words = [sys.executable, "-m", "aelab", "train", f"model={name}", *LONG, "name=it", f"log_dir={tmp_path}"]
     folder = tmp_path / "it" / "run"
     words += [f"hydra.run.dir={folder}"]
     reference = trained(tmp_path / "whole", f"model={name}", *LONG, "name=it", f"log_dir={tmp_path}")
@@ -280,7 +280,7 @@ def test_a_process_killed_at_random(name, tmp_path):
 def test_two_processes_go_on_as_if_they_had_not_been_killed(tmp_path):
     folder = tmp_path / "killed"
     more = [*LONG[1:], "trainer=ddp_cpu", "trainer.max_epochs=8", "data.batch_size=100"]
-    words = [sys.executable, "-m", "autoencoders", "train", *more, f"hydra.run.dir={folder}"]
+    words = [sys.executable, "-m", "aelab", "train", *more, f"hydra.run.dir={folder}"]
     process = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     while process.poll() is None and "epoch 3/" not in _text(folder / "train.log"):
         time.sleep(0.05)
@@ -295,7 +295,7 @@ def test_two_processes_go_on_as_if_they_had_not_been_killed(tmp_path):
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
 def test_a_signal_ends_the_run_and_resume_goes_on(number, code, tmp_path):
     folder = tmp_path / "it's, x=1"
-    words = [sys.executable, "-m", "autoencoders", "train"]
+    words = [sys.executable, "-m", "aelab", "train"]
     first = [*words, *LONG, f'hydra.run.dir="{folder}"']
     process = subprocess.Popen(first, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
     while process.poll() is None and "epoch 2/" not in _text(folder / "train.log"):

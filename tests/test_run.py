@@ -11,12 +11,12 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import OmegaConf
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-import autoencoders
-from autoencoders import build, provenance
-from autoencoders.compose import compose
-from autoencoders.errors import UserError
-from autoencoders.evaluate import evaluate
-from autoencoders.run import Run
+import aelab
+from aelab import build, provenance
+from aelab.composition.compose import compose
+from aelab.errors import UserError
+from aelab.training.evaluation import evaluate
+from aelab.runs.run import Run
 
 
 def test_a_run_leaves_what_was_promised(vae_run):
@@ -100,13 +100,13 @@ def test_the_frozen_config_is_plain_and_knows_no_place(vae_run):
 
 
 def test_load_gives_a_model_for_a_notebook(vae_run):
-    model = autoencoders.load(vae_run.folder)
+    model = aelab.load(vae_run.folder)
     x = torch.rand(3, 1, 8, 8)
     assert not model.training
     assert model.encode(x).shape == (3, 16)
     assert torch.equal(model(x), model.decode(model.encode(x)))
     assert model.sample(16).shape == (16, 1, 8, 8)
-    assert autoencoders.load(vae_run.folder, "last").encode(x).shape == (3, 16)
+    assert aelab.load(vae_run.folder, "last").encode(x).shape == (3, 16)
 
 
 def test_checkpoints_hold_tensors_and_plain_values(vae_run):
@@ -170,8 +170,8 @@ def test_metrics_are_added_and_never_half_written(vae_run, tmp_path):
         "builtins.eval",
         "subprocess.run",
         "logging.os.system",
-        "autoencoders.run.os.system",
-        "autoencoders.callbacks.pictures.Path.write_text",
+        "aelab.runs.run.os.system",
+        "aelab.callbacks.pictures.Path.write_text",
         "torch.load",
         "torch.optim.lr_scheduler.types",
     ],
@@ -179,7 +179,7 @@ def test_metrics_are_added_and_never_half_written(vae_run, tmp_path):
 def test_nothing_outside_the_allow_list_is_built(target, tmp_path):
     canary = tmp_path / "canary"
     inner = {"_target_": target, "_args_": [f"touch {canary}"]}
-    for config in (inner, {"_target_": "autoencoders.reconstruction.MSE", "sigma": {"deep": [inner]}}):
+    for config in (inner, {"_target_": "aelab.reconstruction.MSE", "sigma": {"deep": [inner]}}):
         with pytest.raises(UserError, match=r"not trusted|cannot be imported"):
             build.build(OmegaConf.create(config))
     assert not canary.exists()

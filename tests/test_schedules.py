@@ -2,7 +2,7 @@ import math
 
 import pytest
 
-from autoencoders.schedules import Constant, Cosine, Cyclic, Linear
+from aelab.schedules import Constant, Cosine, Cyclic, Linear
 
 
 def test_constant():

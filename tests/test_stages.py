@@ -11,14 +11,14 @@ from conftest import compose, data, trained
 from omegaconf.errors import InterpolationResolutionError
 from sklearn.linear_model import LogisticRegression
 
-from autoencoders import build, load
-from autoencoders.classifier import Softmax
-from autoencoders.data.codes import code_shape
-from autoencoders.errors import UserError
-from autoencoders.report import Report
-from autoencoders.run import Run
-from autoencoders.stages import on_encoder
-from autoencoders.train import resume, train
+from aelab import build, load
+from aelab.classifier import Softmax
+from aelab.data.codes import code_shape
+from aelab.errors import UserError
+from aelab.runs.table import Report
+from aelab.runs.run import Run
+from aelab.runs.stages import on_encoder
+from aelab.training.fit import resume, train
 
 SIGMOID = ("model=ae", "model.code_activation=Sigmoid", "net.hidden_dims=[]", "model.latent_dim=12")
 
@@ -95,7 +95,7 @@ def test_stages_stand_on_each_other_and_complete(tmp_path, monkeypatch):
     """Two layers, a head, the whole. Cut in the third stage and typed again, what was done is not trained again."""
     stages = ["layer_2=layer", "head=classifier", "whole=classifier"]
     overrides = [*SIGMOID, "trainer.max_epochs=2", *(f"+stage@then.{stage}" for stage in stages)]
-    overrides += ["++then.layer_2.model.latent_dim=7", "++then.layer_2.noise._target_=autoencoders.noise.NoNoise"]
+    overrides += ["++then.layer_2.model.latent_dim=7", "++then.layer_2.noise._target_=aelab.noise.NoNoise"]
     overrides += ["then.head.model.freeze=true", "score=whole/val/error"]
     config, choices = compose("train", overrides)
     fitted = Softmax.loss
@@ -130,7 +130,7 @@ def test_stages_stand_on_each_other_and_complete(tmp_path, monkeypatch):
 
 def test_finetune_from_the_command_line(layer, tmp_path):
     def ae(*words: str) -> "subprocess.CompletedProcess[str]":
-        command = [sys.executable, "-m", "autoencoders", *words]
+        command = [sys.executable, "-m", "aelab", *words]
         environment = os.environ | {"HYDRA_FULL_ERROR": "0"}
         return subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
 

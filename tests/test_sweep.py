@@ -12,14 +12,14 @@ import pytest
 import torch
 from conftest import names
 
-from autoencoders.compose import compose, configs
-from autoencoders.errors import UserError
-from autoencoders.report import Report
-from autoencoders.run import Run
-from autoencoders.status import table
-from autoencoders.sweep import LONGEST, Sweep, job_folder, time_left
+from aelab.composition.compose import compose, configs
+from aelab.errors import UserError
+from aelab.runs.table import Report
+from aelab.runs.run import Run
+from aelab.commands.status import table
+from aelab.runs.sweep import LONGEST, Sweep, job_folder, time_left
 
-AE = [sys.executable, "-m", "autoencoders"]
+AE = [sys.executable, "-m", "aelab"]
 SMALL = ["model=ae", "net.hidden_dims=[8]", "trainer.max_epochs=2", "~callbacks.pictures", "logger=[csv]"]
 
 
@@ -108,7 +108,7 @@ def test_a_search_goes_on_toward_its_total(tmp_path):
     assert before.items() <= after.items()
     from optuna import load_study
 
-    from autoencoders.callbacks.prune import storage
+    from aelab.callbacks.prune import storage
 
     study = load_study(study_name="study", storage=storage(tmp_path / "logs/s"))
     assert len(study.trials) == 6

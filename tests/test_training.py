@@ -12,12 +12,12 @@ import torch
 from conftest import Probe, model, names, trained
 from lightning.pytorch.callbacks import Callback
 
-from autoencoders import build, randomness
-from autoencoders.compose import compose
-from autoencoders.errors import UserError
-from autoencoders.lean import OPTIMIZATION_HOOKS, STEP_HOOKS, TRANSFER_HOOKS
-from autoencoders.run import Run, load
-from autoencoders.train import fit
+from aelab import build, randomness
+from aelab.composition.compose import compose
+from aelab.errors import UserError
+from aelab.training.fast_loop import OPTIMIZATION_HOOKS, STEP_HOOKS, TRANSFER_HOOKS
+from aelab.runs.run import Run, load
+from aelab.training.fit import fit
 
 
 def fitted(folder, *overrides):
@@ -62,7 +62,7 @@ HOOKS = (*STEP_HOOKS, *TRANSFER_HOOKS, *OPTIMIZATION_HOOKS)
 @pytest.mark.parametrize("written", HOOKS)
 def test_a_hook_that_somebody_wrote_is_called_at_every_step(written, tmp_path, monkeypatch):
     """`lean` leaves out what nobody wrote, and only that: the weights are those without the hook."""
-    from autoencoders.models.vae import VAE
+    from aelab.models.vae import VAE
 
     reference, losses = fitted(tmp_path / "plain", "trainer.max_epochs=1")
     calls = []
@@ -76,7 +76,7 @@ def test_a_hook_that_somebody_wrote_is_called_at_every_step(written, tmp_path, m
         return owner
 
     if hasattr(VAE, written):
-        monkeypatch.setattr("autoencoders.models.vae.VAE", hooked(VAE))
+        monkeypatch.setattr("aelab.models.vae.VAE", hooked(VAE))
         assert equal(reference, fitted(tmp_path / "model", "trainer.max_epochs=1")[0])
         assert len(calls) >= len(losses), "of the model"
         monkeypatch.undo()
@@ -111,7 +111,7 @@ def test_a_broken_loss_stops_the_run_and_is_named(tmp_path):
 
 
 def test_the_broken_step_is_the_one_that_is_named(tmp_path, monkeypatch):
-    from autoencoders.models.vae import VAE
+    from aelab.models.vae import VAE
 
     original = VAE.loss
 
@@ -250,7 +250,7 @@ def test_two_machines_are_two_processes(tmp_path):
         port = free.getsockname()[1]
     machines = [
         subprocess.Popen(
-            [sys.executable, "-m", "autoencoders", "train", *words, *more],
+            [sys.executable, "-m", "aelab", "train", *words, *more],
             env={**os.environ, "NODE_RANK": str(rank), "MASTER_ADDR": "localhost", "MASTER_PORT": str(port)},
             cwd=tmp_path,
         )
@@ -264,7 +264,7 @@ def test_two_machines_are_two_processes(tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize("victim", ["rank", "parent", "terminated"])
 def test_no_process_is_left_behind(tmp_path, victim):
-    command = [sys.executable, "-m", "autoencoders", "train", "trainer=ddp_cpu", "trainer.max_epochs=100000"]
+    command = [sys.executable, "-m", "aelab", "train", "trainer=ddp_cpu", "trainer.max_epochs=100000"]
     command += ["name=ddp", f"log_dir={tmp_path}", "~callbacks.pictures"]
     parent = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     try:

@@ -9,10 +9,10 @@ from conftest import names, trained
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from autoencoders import figures, samplers
-from autoencoders.errors import UserError
-from autoencoders.metrics.base import Subject, Unsupported
-from autoencoders.visualize import pictures, visualize
+from aelab import figures, samplers
+from aelab.composition.trained import Trained
+from aelab.errors import Unsupported, UserError
+from aelab.figures.draw import pictures, visualize
 
 ALWAYS = {"reconstructions", "priors", "filters", "learning_curves", "strangest"}
 OF_VECTORS = {"latent_2d", "latent_3d", "manifold", "interpolations", "traversals"}
@@ -24,12 +24,12 @@ def test_every_picture_that_a_model_has(name, tmp_path, monkeypatch):
     monkeypatch.setattr(figures, "POINTS", 100)
     monkeypatch.setattr(samplers, "IMAGES", 100)
     run = trained(tmp_path / "run", f"model={name}", "trainer.max_epochs=1", "noise=gaussian")
-    subject, drawn = Subject.of(run), set()
+    trained, drawn = Trained.of(run), set()
     for picture in pictures():
         with contextlib.suppress(Unsupported), torch.no_grad():
-            assert getattr(figures, picture)(subject, run).axes
+            assert getattr(figures, picture)(trained, run).axes
             drawn.add(picture)
-    assert drawn == ALWAYS | {"latent_2d", "latent_3d"} | (set() if subject.model.spatial else OF_VECTORS)
+    assert drawn == ALWAYS | {"latent_2d", "latent_3d"} | (set() if trained.model.spatial else OF_VECTORS)
 
 
 def test_pictures_are_files_and_in_tensorboard(own_run, monkeypatch):

@@ -1,0 +1,5 @@
+"""`python -m aelab` is `ae`."""
+
+from aelab.cli import main
+
+main()

@@ -1,0 +1,1 @@
+"""What happens beside the training steps: logging, checkpoints, pictures, early ends."""

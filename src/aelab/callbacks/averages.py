@@ -1,0 +1,116 @@
+"""Means of the loss terms over an epoch, and their values at every n-th step.
+
+`self.log` of three values at every step costs a small model about a fifth of its speed. Here a step costs one entry in
+a list: the terms stay where they are, on the device, and are added up together at every n-th step.
+"""
+
+from typing import Any
+
+import torch
+from lightning import LightningModule, Trainer
+from lightning.pytorch.callbacks import Callback
+from torch import Tensor
+
+from aelab.data.loader import Batch
+from aelab.errors import UserError
+
+
+class Sums:
+    """Each term summed over the images of one pass through a split."""
+
+    def __init__(self, split: str, epoch: int) -> None:
+        self.split, self.epoch, self.steps = split, epoch, 0
+        self.names: list[str] = []
+        self.total = torch.zeros(())  # (terms + 1,): the sum of each term, and the number of images
+        self.recent: list[tuple[dict[str, Tensor], int]] = []  # of the steps that are not in the total yet
+
+    def add(self, terms: dict[str, Tensor], batch: Batch) -> None:
+        self.recent.append((terms, len(batch.x) if batch.weight else 0))
+
+    def fold(self) -> Tensor:
+        """Bring the total up to date; raise UserError for a term that is infinite or no number, with its step."""
+        if self.recent:
+            terms = self.recent[0][0]
+            self.names = list(terms)
+            rows = torch.stack([value for terms, _ in self.recent for value in terms.values()])
+            rows = rows.double().view(len(self.recent), -1)  # (steps, terms)
+            images = torch.tensor([float(n) for _, n in self.recent], dtype=rows.dtype, device=rows.device)
+            if not rows.isfinite().all():
+                self._refuse(rows)
+            self.total = self.total.to(rows) + torch.cat([images @ rows, images.sum().view(1)])
+            self.steps += len(self.recent)
+            self.recent.clear()
+        return self.total
+
+    def _refuse(self, rows: Tensor) -> None:
+        step = int((~rows.isfinite()).any(1).nonzero()[0])
+        broken = [name for name, value in zip(self.names, rows[step].tolist(), strict=True) if value - value != 0]
+        term = next((name for name in broken if name != "loss"), "loss")  # the loss is broken because a term is
+        raise UserError(
+            f"{self.split}/{term} became {rows[step, self.names.index(term)].item()} at step {self.steps + step} of "
+            f"epoch {self.epoch}: lower optimizer.lr, clip with trainer.gradient_clip_val=1, or look at the data"
+        )
+
+
+class Averages(Callback):
+    """Logs `split/term` for every term of a step's output: the mean over the images of the epoch, over all processes;
+    `step/term` at every `trainer.log_every_n_steps`-th step; and `split/images`, how many an evaluation saw."""
+
+    def __init__(self) -> None:
+        self.train = self.evaluation = Sums("", 0)
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if (self.train.split, self.train.epoch) != ("train", trainer.current_epoch):  # else it goes on in mid-epoch
+            self.train = Sums("train", trainer.current_epoch)
+
+    def state_dict(self) -> dict[str, Any]:
+        sums = self.train
+        total = sums.fold()
+        return {"split": sums.split, "epoch": sums.epoch, "steps": sums.steps, "names": sums.names, "total": total}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.train = Sums(state_dict["split"], state_dict["epoch"])
+        self.train.steps, self.train.names, self.train.total = (state_dict[k] for k in ("steps", "names", "total"))
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Batch, batch_idx: int
+    ) -> None:
+        terms = outputs["terms"]
+        self.train.add(terms, batch)
+        if (batch_idx + 1) % trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
+            self.train.fold()
+            values = {f"step/{name}": float(value) for name, value in terms.items()}
+            for logger in trainer.loggers:
+                logger.log_metrics(values, trainer.global_step)
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._log(trainer, pl_module, self.train)
+
+    def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.train.fold()  # a broken loss stops the run before anything is validated and saved
+        self.evaluation = Sums("val", trainer.current_epoch)
+
+    def on_test_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.evaluation = Sums("test", trainer.current_epoch)
+
+    def on_validation_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Batch, *_: int
+    ) -> None:
+        self.evaluation.add(outputs["terms"], batch)
+
+    def on_test_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Batch, *_: int
+    ) -> None:
+        self.evaluation.add(outputs["terms"], batch)
+
+    def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._log(trainer, pl_module, self.evaluation)
+
+    on_test_epoch_end = on_validation_epoch_end
+
+    def _log(self, trainer: Trainer, pl_module: LightningModule, sums: Sums) -> None:
+        total: Any = trainer.strategy.reduce(sums.fold(), reduce_op="sum")
+        means = (total[:-1] / total[-1]).tolist()
+        pl_module.log_dict({f"{sums.split}/{name}": mean for name, mean in zip(sums.names, means, strict=True)})
+        if sums.split != "train":
+            pl_module.log(f"{sums.split}/images", total[-1])

@@ -1,0 +1,123 @@
+"""The health of a code, measured over all images of a validation or test split, with one warning if it is ill."""
+
+import io
+import logging
+from typing import Any
+
+import matplotlib.pyplot as plt
+import torch
+from lightning import LightningModule, Trainer
+from lightning.pytorch.callbacks import Callback
+from PIL import Image
+from torch import Tensor
+
+from aelab.callbacks.pictures import show
+from aelab.data.loader import Batch
+
+log = logging.getLogger(__name__)
+
+
+class Health(Callback):
+    """Logs, of a vector code:
+
+    - `active_units`: units whose variance over images is above 0.01. For a variational code that is the variance of
+      its mean (Burda, Grosse & Salakhutdinov, 2016, section 5.4);
+    - `active_share`, `dead_units`, if the model says which units are on (`active`): the share of units that are on,
+      averaged over images, and how many are on for no image;
+
+    of a variational code `kl_per_unit`, as a picture; and of a codebook:
+
+    - `perplexity`: exp of the entropy of the use of its entries, which is their number if all are used evenly;
+    - `used_entries`.
+
+    Warns once if a posterior collapsed, or if half of the units or nine tenths of a codebook are dead. It does not warn
+    in the first two epochs, because a code may wake up late. `folder`: where pictures go; null leaves them out.
+    """
+
+    def __init__(self, folder: str | None) -> None:
+        self.folder = folder
+        self.sums: dict[str, Tensor] = {}
+        self.warned = False
+
+    def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.sums = {}
+
+    on_test_epoch_start = on_validation_epoch_start
+
+    @torch.no_grad()
+    def on_validation_batch_end(
+        self, trainer: Trainer, pl_module: Any, outputs: Any, batch: Batch, batch_idx: int, dataloader_idx: int = 0
+    ) -> None:
+        if not batch.weight:
+            return
+        code = outputs["code"]
+        new = {"images": torch.tensor(float(batch.x.shape[0]), device=batch.x.device)}
+        if "indices" in code:
+            new["uses"] = torch.bincount(code["indices"].flatten(), minlength=len(pl_module.entries))
+        if "z" in code:
+            z = code["z"].double()
+            new |= {"z": z.sum(0), "squares": z.square().sum(0)}
+        new |= {name: code[name].double().sum(0) for name in ("kl", "on") if name in code}
+        self.sums = {name: value + self.sums.get(name, 0) for name, value in new.items()}
+
+    on_test_batch_end = on_validation_batch_end
+
+    def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        sums: dict[str, Any] = {name: trainer.strategy.reduce(v, reduce_op="sum") for name, v in self.sums.items()}
+        numbers, illness = (_of_codebook if "uses" in sums else _of_units)(sums)
+        split = "test" if trainer.testing else "val"
+        pl_module.log_dict({f"{split}/{name}": value for name, value in numbers.items()})
+        if "kl" in sums and self.folder and trainer.is_global_zero and split == "val":
+            show(trainer, self.folder, "kl_per_unit", _bars(sums["kl"] / sums["images"], "KL in nats"))
+        last = trainer.current_epoch + 1 == trainer.max_epochs
+        if illness and not self.warned and (last or trainer.current_epoch >= 2):
+            self.warned = True
+            log.warning(illness)
+
+    on_test_epoch_end = on_validation_epoch_end
+
+
+def _of_codebook(sums: dict[str, Any]) -> tuple[dict[str, float], str]:
+    """Return the numbers of a codebook, and what is wrong with it, if anything."""
+    share = sums["uses"] / sums["uses"].sum()
+    used, entries = int((share > 0).sum()), len(share)
+    illness = ""
+    if used < 0.1 * entries:
+        illness = (
+            f"the codebook died: {used} of its {entries} entries are used; revive sooner (model.revive_after), or take "
+            "fewer (model.codebook_size)"
+        )
+    return {"perplexity": float(torch.special.entr(share).sum().exp()), "used_entries": float(used)}, illness
+
+
+def _of_units(sums: dict[str, Any]) -> tuple[dict[str, float], str]:
+    """Return the numbers of a vector code, and what is wrong with it, if anything."""
+    n, illness = sums["images"], ""
+    variance = sums["squares"] / n - (sums["z"] / n).square()
+    numbers = {"active_units": float((variance > 0.01).sum())}
+    if "on" in sums:
+        dead, units = int((sums["on"] == 0).sum()), len(sums["on"])
+        numbers |= {"active_share": float((sums["on"] / n).mean()), "dead_units": float(dead)}
+        if dead > units / 2:
+            illness = (
+                f"{dead} of {units} units of the code are on for no image and carry nothing: weigh sparsity less, or "
+                "train longer"
+            )
+    if "kl" in sums and numbers["active_units"] == 0:
+        illness = (
+            "the posterior collapsed: no unit of the code changes with the image, so the decoder ignores it; lower the "
+            "weight of the KL, or let it rise slowly (+schedule@model.beta=linear)"
+        )
+    return numbers, illness
+
+
+def _bars(values: Tensor, label: str) -> Image.Image:
+    """Draw one bar per unit, the largest first."""
+    heights = values.sort(descending=True).values.tolist()
+    figure, axes = plt.subplots(figsize=(6, 3), layout="constrained")
+    axes.bar(range(len(heights)), heights)
+    axes.set(xlabel="units of the code, sorted", ylabel=label)
+    file = io.BytesIO()
+    figure.savefig(file, format="png")
+    plt.close(figure)
+    return Image.open(file)

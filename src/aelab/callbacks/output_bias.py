@@ -1,0 +1,45 @@
+"""A decoder that begins with the mean image."""
+
+from typing import Any
+
+import torch
+from lightning import LightningModule, Trainer
+from lightning.pytorch.callbacks import Callback
+
+from aelab.errors import UserError
+
+
+class OutputBias(Callback):
+    """Before the first step, the bias of the decoder's last layer becomes the logit of the mean training image, kept
+    `margin` away from 0 and 1: for a linear layer that of each pixel, for a convolution that of each channel.
+
+    As in the code of Burda, Grosse & Salakhutdinov, Importance weighted autoencoders, 2016.
+    Raises UserError for a decoder whose last layer has no such bias.
+    """
+
+    def __init__(self, margin: float) -> None:
+        self.margin = margin
+
+    @torch.no_grad()
+    def on_train_start(self, trainer: Trainer, pl_module: Any) -> None:
+        if trainer.global_step:  # a run that goes on
+            return
+        data: Any = trainer.datamodule  # type: ignore[attr-defined]
+        total, images = torch.zeros(()), 0
+        for batch in data.in_order("train", pl_module.device, data.noise):
+            total, images = total.to(batch.x) + batch.x.sum(0), images + len(batch.x)
+        mean = total / images  # (C, H, W)
+        bias = _last_bias(pl_module)
+        for shape in (mean.flatten(), mean.mean((1, 2))):
+            if shape.shape == bias.shape:
+                bias.copy_(shape.clamp(self.margin, 1 - self.margin).logit())
+                return
+        raise UserError("callbacks.output_bias wants a decoder that ends in a bias for each pixel or channel")
+
+
+def _last_bias(model: LightningModule) -> torch.Tensor:
+    biases = [module.bias for module in model.decoder.modules() if getattr(module, "bias", None) is not None]  # type: ignore[union-attr]
+    if not biases:
+        raise UserError("callbacks.output_bias wants a decoder that has a bias")
+    bias: torch.Tensor = biases[-1]  # type: ignore[assignment]
+    return bias

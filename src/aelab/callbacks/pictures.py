@@ -1,0 +1,74 @@
+"""Pictures of a run while it trains, as PNG in its `figures/` and in every logger that takes images."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from lightning import Trainer
+from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.loggers import MLFlowLogger, TensorBoardLogger, WandbLogger
+from PIL import Image
+from torch import Tensor
+from torchvision.transforms.functional import pil_to_tensor, to_pil_image
+from torchvision.utils import make_grid
+
+from aelab import randomness
+from aelab.data.loader import Batch
+
+
+class Pictures(Callback):
+    """Draws after every n-th epoch and after the last one:
+
+    - `progress`: one column per image, with the clean image, what is seen, and the reconstruction from top to bottom;
+    - `samples` of a generative model, always from the same draws.
+    """
+
+    def __init__(self, folder: str, images: int, every_n_epochs: int) -> None:
+        self.folder, self.images, self.every_n_epochs = Path(folder), images, every_n_epochs
+
+    @torch.no_grad()
+    def on_validation_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: Any,
+        outputs: Any,
+        batch: Batch,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        due = trainer.current_epoch % self.every_n_epochs == self.every_n_epochs - 1
+        last = trainer.current_epoch + 1 == trainer.max_epochs or trainer.should_stop
+        if batch_idx > 0 or not trainer.is_global_zero or not (due or last):
+            return
+        data: Any = trainer.datamodule  # type: ignore[attr-defined]
+        first = batch.map(lambda t: t[: self.images])
+        rows = [data.pictures(images) for images in (first.x, first.seen, pl_module.reconstruct(first))]
+        show(trainer, self.folder, "progress", grid(torch.cat(rows), len(rows[0])))
+        if pl_module.generative:
+            randomness.seed(pl_module.device, "pictures")
+            n = self.images**2
+            classes = min(self.images, data.num_classes or self.images)
+            labels = torch.arange(n, device=pl_module.device) % self.images % classes  # one class per column
+            show(trainer, self.folder, "samples", grid(data.pictures(pl_module.sample(n, labels)), self.images))
+
+
+def grid(pictures: Tensor, columns: int) -> Image.Image:
+    """Return pictures (N, 3, h, w) in [0, 1] as one, row by row. Small ones are enlarged."""
+    scale = max(64 // max(pictures.shape[-2:]), 1)  # so that 8×8 images can be seen
+    large = F.interpolate(pictures.float().cpu(), scale_factor=scale, mode="nearest")
+    picture: Image.Image = to_pil_image(make_grid(large, nrow=columns, padding=2, pad_value=0.5))
+    return picture
+
+
+def show(trainer: Trainer, folder: Path | str, name: str, picture: Image.Image) -> None:
+    """Save a picture as NAME.png in the folder, and send it to every logger that takes pictures."""
+    Path(folder).mkdir(parents=True, exist_ok=True)
+    picture.save(Path(folder) / f"{name}.png")
+    for logger in trainer.loggers:
+        if isinstance(logger, TensorBoardLogger):
+            logger.experiment.add_image(name, pil_to_tensor(picture), trainer.global_step)
+        elif isinstance(logger, WandbLogger):
+            logger.log_image(name, [picture], step=trainer.global_step)
+        elif isinstance(logger, MLFlowLogger):
+            logger.experiment.log_image(logger.run_id, picture, key=name, step=trainer.global_step)

@@ -1,0 +1,35 @@
+"""`ae report DIR…`: one table over runs, grouped by their settings, over seeds."""
+
+import argparse
+import sys
+from pathlib import Path
+
+from aelab.atomic import write_text
+from aelab.runs.table import Report
+
+
+def main(words: list[str]) -> None:
+    parser = argparse.ArgumentParser(prog="ae report", description=__doc__)
+    parser.add_argument("folders", nargs="+", help="folders of runs or sweeps, however deep")
+    parser.add_argument("--columns", nargs="+", default=[], help="numbers to show: test/mse likelihood/elbo …")
+    parser.add_argument("--sort", help="the number to sort by, the best first")
+    parser.add_argument("--format", choices=["markdown", "csv", "latex", "html"], default="markdown")
+    parser.add_argument("--output", type=Path, help="a file to write to, instead of the screen")
+    parser.add_argument("--paired", nargs=2, metavar=("A", "B"), help="t-test of two settings: model=ae model=vae")
+    arguments = parser.parse_args(words)
+    report = Report(arguments.folders, arguments.columns, arguments.sort)
+    if arguments.paired:
+        text = report.paired(*arguments.paired)
+    elif arguments.format == "html":
+        from aelab.figures.report_page import page  # matplotlib takes a second to import
+
+        text = page(report)
+    else:
+        text = getattr(report, arguments.format)()
+    if report.unfinished:
+        print(f"{report.unfinished} runs are not done, and left out", file=sys.stderr)
+    if arguments.output:
+        write_text(arguments.output, text)
+        print(arguments.output)
+    else:
+        print(text, end="")

@@ -1,0 +1,1 @@
+"""From words to objects: configs are composed, checked and built here."""

@@ -1,0 +1,113 @@
+"""The objects of a run, built from its config: model, data, loggers, metrics."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from hydra.utils import get_class
+from lightning.pytorch.loggers import Logger
+from omegaconf import DictConfig
+
+from aelab import randomness
+from aelab.classifier import check_unconditional
+from aelab.composition.instantiate import build
+from aelab.data.base import Images
+from aelab.data.codes import Codes
+from aelab.errors import UserError
+from aelab.models.base import Autoencoder, Objective
+from aelab.runs.run import Run
+
+
+def model(config: DictConfig) -> Objective:
+    """Return the model of a run: an autoencoder, or a classifier on `encoders`. The run's seed draws its weights."""
+    trust = list(config.trust)
+    randomness.seed(torch.device("cpu"), "init", config.seed)
+    built: Objective
+    if config.get("encoders"):
+        encoders = [autoencoder(part, trust) for part in config.encoders]
+        shape, num_classes = list(config.data.shape), config.data.num_classes
+        built = build(config.model, trust, encoders=encoders, shape=shape, num_classes=num_classes)
+    else:
+        built = autoencoder(config, trust)
+    built.optimizer = build(config.optimizer, trust)
+    built.scheduler = build(config.scheduler, trust)
+    built.seed = config.seed
+    if config.compile:
+        for part in built.children():
+            part.compile()  # in place, so that no key of a checkpoint changes
+    return built
+
+
+def autoencoder(config: DictConfig, trust: Sequence[str]) -> Autoencoder:
+    """Return an autoencoder. It consists of `model`, `net` and `reconstruction`."""
+    net, reconstruction = build(config.net, trust), build(config.reconstruction, trust)
+    built: Autoencoder = build(config.model, trust, net=net, reconstruction=reconstruction)
+    return built
+
+
+def data(config: DictConfig) -> Images:
+    """Return the data module of a run."""
+    trust, more = list(config.trust), {}
+    if config.data._target_.startswith("aelab.") and issubclass(get_class(config.data._target_), Codes):
+        run = Run(config.data.root, trust)
+        device = device_of(run.config)
+        encoder = trained_autoencoder(run).to(device)
+        check_unconditional(encoder)
+        more = {"below": data(run.config), "encode": lambda x: encoder.encode(x.to(device)).cpu()}
+    built: Images = build(config.data, trust, noise=build(config.noise, trust), seed=config.seed, **more)
+    return built
+
+
+def loggers(config: DictConfig) -> list[Logger]:
+    """Return the loggers of a run."""
+    return list(chosen(config, "logger").values())
+
+
+def metrics(config: DictConfig) -> dict[str, Any]:
+    """Return the groups of metrics by name."""
+    return chosen(config, "metrics")
+
+
+def chosen(config: DictConfig, kind: str) -> dict[str, Any]:
+    """Build each entry of a mapping, by name.
+
+    Entries that are null are skipped. So are entries without `_target_`, because an experiment may set a value of a
+    callback that this run did not select.
+    """
+    parts = config.get(kind, {}).items()
+    return {str(name): build(part, list(config.trust)) for name, part in parts if part and "_target_" in part}
+
+
+def trained(run: Run, which: str = "best") -> Objective:
+    """Return the trained model of a run, on the CPU and in eval mode.
+
+    Raises UserError for a checkpoint that is absent, broken, or of another model.
+    """
+    path = run.checkpoint(which)
+    if not path.is_file():
+        raise UserError(f"{path} does not exist: the run saved nothing yet (checkpoint=best or checkpoint=last)")
+    built = model(run.config)
+    try:
+        built.load_state_dict(torch.load(path, map_location="cpu", weights_only=True)["state_dict"])
+    except Exception as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise UserError(f"{path} is broken or of another model ({reason}): try checkpoint=last") from error
+    return built.eval()
+
+
+def trained_autoencoder(run: Run, which: str = "best") -> Autoencoder:
+    """As `trained`, but raises UserError for a classifier."""
+    built = trained(run, which)
+    if not isinstance(built, Autoencoder):
+        raise UserError(f"{run.folder} is a classifier, and this wants the run of an autoencoder")
+    return built
+
+
+def device_of(config: DictConfig) -> torch.device:
+    """Return the kind of device that a run was trained on, if this machine has one, else the CPU."""
+    wanted = config.trainer.accelerator
+    if torch.cuda.is_available() and wanted in ("gpu", "cuda", "auto"):
+        return torch.device("cuda")
+    if torch.backends.mps.is_available() and wanted in ("gpu", "mps", "auto"):
+        return torch.device("mps")
+    return torch.device("cpu")

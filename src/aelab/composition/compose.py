@@ -1,0 +1,100 @@
+"""Where the configs lie, and how one is composed, on the command line and outside of it."""
+
+import math
+import secrets
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from aelab.errors import UserError
+from aelab.runs.run import Run
+from aelab.runs.sweep import job_folder
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
+CHOOSERS = ("model", "experiment", "sweep", "data")  # groups whose choices may choose for other groups
+
+
+def configs() -> Path:
+    """Return the configs inside the installed package, or in a clone those that people edit."""
+    package = Path(__file__).parents[1]
+    inside = package / "configs"
+    return inside if inside.is_dir() else package.parents[1] / "configs"
+
+
+def register_resolvers() -> None:
+    """Register the functions that configs call:
+
+    - `${unique:}`: eight letters that no other run has;
+    - `${run_name:EXPERIMENT,MODEL,DATA}`: the default name of a run;
+    - `${job_folder:SWEEP_FOLDER,OVERRIDES}`: the name of the folder of a job;
+    - `${of_run:FOLDER,KEY}`: a key of the data of a run, or `code_shape`, the shape of its codes as images.
+    """
+    from omegaconf import OmegaConf
+
+    OmegaConf.register_new_resolver("unique", lambda: secrets.token_hex(4), replace=True)
+    OmegaConf.register_new_resolver("run_name", lambda e, model, data: e or f"{model}_{data}", replace=True)
+    OmegaConf.register_new_resolver("job_folder", job_folder, replace=True)
+    OmegaConf.register_new_resolver("of_run", _of_run, replace=True)
+
+
+def compose(verb: str, overrides: Sequence[str] = ()) -> tuple["DictConfig", dict[str, Any]]:
+    """Return the config that `ae VERB OVERRIDES` composes, and the choice of each group."""
+    import hydra
+    from hydra.core.global_hydra import GlobalHydra
+    from hydra.core.hydra_config import HydraConfig
+    from omegaconf import open_dict
+
+    register_resolvers()
+    GlobalHydra.instance().clear()
+    with hydra.initialize_config_dir(str(configs()), version_base="1.3"):
+        config = hydra.compose(verb, list(overrides), return_hydra_config=True)
+    HydraConfig.instance().set_config(config)
+    choices = group_choices()
+    with open_dict(config):
+        del config["hydra"]
+    return config, choices
+
+
+def group_choices() -> dict[str, Any]:
+    """Return the choice of each group in the config that Hydra is running."""
+    from hydra.core.hydra_config import HydraConfig
+
+    choices = HydraConfig.get().runtime.choices
+    return {group: name for group, name in choices.items() if name and not group.startswith("hydra/")}
+
+
+def chosen_by_others() -> dict[str, str]:
+    """Return the groups of the running config that another group chose, for example {"noise": "model=dae"}."""
+    from hydra.core.hydra_config import HydraConfig
+
+    hydra = HydraConfig.get()
+    typed = {word.partition("=")[0] for word in hydra.overrides.task}
+    choices = hydra.runtime.choices
+    chosen: dict[str, str] = {}
+    for chooser in CHOOSERS:
+        name = choices.get(chooser)
+        for group in _overridden(hydra.runtime.config_sources, chooser, name) if name else ():
+            if group not in typed and choices.get(group):
+                chosen.setdefault(group, f"{chooser}={name}")
+    return chosen
+
+
+def _overridden(sources: Any, group: str, name: str) -> Iterator[str]:
+    """Yield the groups that the config GROUP/NAME overrides in its defaults list."""
+    from omegaconf import OmegaConf
+
+    paths = (Path(source.path) / group / f"{name}.yaml" for source in sources if source.schema == "file")
+    for path in (path for path in paths if path.is_file()):
+        for entry in OmegaConf.load(path).get("defaults", []):
+            key, _ = next(iter(entry.items())) if hasattr(entry, "items") else ("", "")
+            if str(key).startswith("override /"):
+                yield str(key).removeprefix("override /").partition("@")[0]
+
+
+def _of_run(folder: str | None, key: str) -> Any:
+    if folder is None or not (Path(folder) / "config.yaml").is_file():
+        raise UserError(f"data=codes, and data.root={folder} is no trained run: type data.root=logs/NAME/RUN")
+    run = Run(folder)
+    return [1, 1, math.prod(run.code_shape)] if key == "code_shape" else run.config.data[key]

@@ -1,0 +1,86 @@
+"""A trained model with its data, which metrics, samplers and figures are given."""
+
+from collections.abc import Iterator, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from aelab import randomness
+from aelab.composition import build
+from aelab.data.base import Images
+from aelab.data.loader import Batch, Split
+from aelab.models.base import Autoencoder
+from aelab.noise import Noise, NoNoise
+from aelab.runs.run import Run
+
+
+class Trained:
+    """A trained model with its data, on a device. All draws are fixed, so the same numbers come out twice."""
+
+    def __init__(self, model: Autoencoder, data: Images, device: torch.device) -> None:
+        self.model, self.data, self.device = model.to(device).eval(), data, device
+        self.model.attach(data)
+        self.images, self.codes, self.reconstructions = (
+            cache(f) for f in (self._images, self._codes, self._reconstructions)
+        )
+
+    @classmethod
+    def of(cls, run: Run, checkpoint: str = "best", root: str | None = None) -> "Trained":
+        """Return the model of a run with its data. `root`: where the data lies now, if it moved.
+
+        Raises UserError if the checkpoint or the data cannot be read.
+        """
+        data = build.data(run.config_at(root))
+        data.setup()
+        return cls(build.trained_autoencoder(run, checkpoint), data, build.device_of(run.config))
+
+    def batches(self, split: Split, noise: Noise | None = None, limit: int | None = None) -> Iterator[Batch]:
+        """Yield batches of a split in its order, each image once, or `limit` images.
+
+        The noise is the one of the run, unless another is given.
+        """
+        for step, batch in enumerate(self.data.in_order(split, self.device, noise or self.data.noise, limit)):
+            randomness.seed(self.device, "evaluation", step, 0)
+            yield batch
+
+    def _images(self, split: Split, limit: int | None = None) -> tuple[Tensor, Tensor]:
+        """Return clean images (N, C, H, W) and labels (N,), on the CPU."""
+        return _joined((batch.x, batch.y) for batch in self.batches(split, NoNoise(), limit))
+
+    @torch.no_grad()
+    def _codes(self, split: Split, limit: int | None = None) -> tuple[Tensor, Tensor]:
+        """Return codes of the clean images (N, D), maps flattened, and labels (N,), on the CPU."""
+        batches = self.batches(split, NoNoise(), limit)
+        return _joined((self.model.encode(batch.x, batch.y).flatten(1).float(), batch.y) for batch in batches)
+
+    @torch.no_grad()
+    def _reconstructions(self, split: Split, limit: int | None = None) -> tuple[Tensor, Tensor]:
+        """Return reconstructions (N, C, H, W) of images under the run's noise, and labels (N,), on the CPU."""
+        batches = self.batches(split, limit=limit)
+        return _joined((self.model.reconstruct(batch).float(), batch.y) for batch in batches)
+
+
+class MetricGroup(Protocol):
+    """A group of metrics. `configs/metrics/NAME.yaml` builds it, and `ae evaluate metrics=[NAME]` asks for it."""
+
+    def __call__(self, trained: Trained) -> dict[str, float]:
+        """Return numbers by name, of the test split if they do not say otherwise. Raises Unsupported."""
+        ...
+
+
+def load(folder: str | Path, checkpoint: str = "best", trust: Sequence[str] = ()) -> Any:
+    """Return the trained model of a run folder, in eval mode.
+
+    An autoencoder (see `aelab.models.base`) has `encode(x)`, `decode(z)`, `model(x)` and, if it is generative,
+    `sample(n)`. Of a classifier, `model(x)` gives logits and `features(x)` gives codes. `trust` names packages of your
+    own that the run's config may build from.
+    """
+    return build.trained(Run(folder, trust), checkpoint)
+
+
+def _joined(batches: Iterator[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
+    values, labels = zip(*((a.cpu(), b.cpu()) for a, b in batches), strict=True)
+    return torch.cat(values), torch.cat(labels)

@@ -1,0 +1,1 @@
+"""Data sources, one file each, and the loaders that make batches of them."""

@@ -1,0 +1,48 @@
+"""The codes of a trained run as data, for an autoencoder on top of it. A code of D numbers is an image of 1×1×D.
+
+Bengio, Lamblin, Popovici & Larochelle, Greedy layer-wise training of deep networks, 2007.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from aelab.data.base import Images
+from aelab.data.loader import as_floats
+from aelab.errors import UserError
+
+
+@dataclass(eq=False, kw_only=True)
+class Codes(Images):
+    """`root` is the folder of the run. Its images are encoded clean, and each code stays in the split of its image.
+
+    Raises UserError for codes outside [0, 1], because no reconstruction term reaches those.
+    """
+
+    below: Images
+    """The data of the run. `aelab.composition.build` supplies it, and `encode`."""
+    encode: Callable[[Tensor], Tensor]
+    """Images (B, C, H, W) in [0, 1] -> codes (B, …), by the model of the run."""
+
+    def read(self, train: bool) -> tuple[Tensor, Tensor]:
+        self.below.setup()
+        pixels, labels, _ = self.below.splits["train" if train else "test"]
+        codes = []
+        with torch.no_grad():
+            for index in torch.arange(len(pixels)).split(self.eval_batch_size):
+                x = as_floats(torch.stack([pixels[i] for i in index.tolist()]))
+                codes.append(self.encode(x).flatten(1).float().cpu())
+        z = torch.cat(codes)
+        if z.min() < 0 or z.max() > 1:
+            raise UserError(
+                f"the codes of {self.root} lie in [{z.min():.3g}, {z.max():.3g}], and a layer above wants them in "
+                "[0, 1]: train that run with model.code_activation=Sigmoid"
+            )
+        return as_images(z), labels
+
+
+def as_images(z: Tensor) -> Tensor:
+    """Return codes (B, D) as images (B, 1, 1, D), which is what the next autoencoder of a stack takes."""
+    return z[:, None, None, :]

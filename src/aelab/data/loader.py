@@ -1,0 +1,130 @@
+"""Batches. Each one is made on the training device, as a function of (seed, epoch, step, rank)."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Literal, NamedTuple, Protocol
+
+import torch
+from torch import Tensor
+
+from aelab import randomness
+from aelab.noise import Noise
+
+Split = Literal["train", "val", "test"]
+
+
+class Batch(NamedTuple):
+    """One batch, as a loss is given it."""
+
+    seen: Tensor
+    """(B, C, H, W): what the encoder is shown, x under noise. Without noise it is `x` itself."""
+    x: Tensor
+    """(B, C, H, W): clean images in [0, 1]."""
+    y: Tensor
+    """(B,): integer labels."""
+    hidden: Tensor | None = None
+    """(B, 1 or C, H, W) bool: what the noise replaced. None for noise that replaces nothing."""
+    weight: float = 1.0
+    """The share of this process in the global batch, times the number of processes. It is 1 for one process."""
+
+    @property
+    def chosen(self) -> Tensor:
+        """(B, 1 or C, H, W) bool: `hidden`, or everything if the noise replaces nothing."""
+        return torch.ones_like(self.x[:, :1], dtype=torch.bool) if self.hidden is None else self.hidden
+
+    def map(self, f: Callable[[Tensor], Tensor]) -> "Batch":
+        """Return the batch with `f` applied to each of its tensors."""
+        hidden = None if self.hidden is None else f(self.hidden)
+        return Batch(f(self.seen), f(self.x), f(self.y), hidden, self.weight)
+
+
+class Pixels(Protocol):
+    """Images by their index, each (C, H, W), as uint8 or as floats in [0, 1].
+
+    It is a tensor (N, C, H, W) in memory, or files that are read one by one.
+    """
+
+    def __len__(self) -> int: ...
+    def __getitem__(self, index: int) -> Tensor: ...
+
+
+@dataclass
+class Order:
+    """The images of each step, as indices on the device.
+
+    With `shuffled`, each epoch has its own permutation; with `repeat`, every epoch has the first one's. Process `rank`
+    of `world` takes every world-th image of a global batch.
+    """
+
+    indices: Tensor
+    batch_size: int
+    split: Split
+    seed: int
+    rank: int
+    world: int
+    shuffled: bool
+    repeat: bool = False
+    epoch: int = 0
+    start: int = 0
+    """Number of batches to skip at the start of the next epoch. Set once, when a run resumes in the middle of one."""
+
+    @property
+    def sampler(self) -> "Order":
+        """Lightning looks for `set_epoch` at `loader.batch_sampler.sampler`."""
+        return self
+
+    def set_epoch(self, epoch: int) -> None:
+        """Set the epoch whose permutation comes next."""
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return -(-len(self.indices) // self.batch_size)
+
+    def __iter__(self) -> Iterator[tuple[Tensor, float]]:
+        """Yield the indices of this process, and the weight of its share (see `Batch`)."""
+        order = self.indices
+        if self.shuffled:
+            g = randomness.generator(order.device, "order", self.seed, 0 if self.repeat else self.epoch)
+            order = order[torch.randperm(len(order), generator=g, device=order.device)]
+        batches, self.start = order.split(self.batch_size)[self.start :], 0
+        for batch in batches:
+            own = batch[self.rank :: self.world]
+            # A process whose share is empty steps along with the others, on an image that weighs nothing.
+            yield (own, len(own) * self.world / len(batch)) if len(own) else (batch[:1], 0.0)
+
+    def generator(self, step: int) -> torch.Generator:
+        """Return the generator for what is drawn in the batch of this step. Evaluation draws ignore the seed."""
+        if self.shuffled:
+            return randomness.generator(self.indices.device, "batch", self.seed, self.epoch, step, self.rank)
+        return randomness.generator(self.indices.device, self.split, step, self.rank)
+
+
+class Loader:
+    """Batches of one split. A subclass supplies `raw`."""
+
+    def __init__(self, order: Order, noise: Noise, dynamic: bool) -> None:
+        """`dynamic`: draw bits from the grey values each time."""
+        self.batch_sampler = order
+        self.noise = noise
+        self.dynamic = dynamic
+
+    def __len__(self) -> int:
+        return len(self.batch_sampler)
+
+    def raw(self) -> Iterator[tuple[Tensor, Tensor, float]]:
+        """Yield images and labels on the device, and the weight, for each step of this epoch."""
+        raise NotImplementedError
+
+    def __iter__(self) -> Iterator[Batch]:
+        for step, (pixels, y, weight) in enumerate(self.raw(), self.batch_sampler.start):
+            g = self.batch_sampler.generator(step)
+            x = as_floats(pixels)
+            if self.dynamic:
+                x = torch.bernoulli(x, generator=g)
+            seen, hidden = self.noise(x, g)
+            yield Batch(seen, x, y, hidden, weight)
+
+
+def as_floats(pixels: Tensor) -> Tensor:
+    """Return images in [0, 1]. uint8 is divided by 255, floats stay as they are."""
+    return pixels if pixels.is_floating_point() else pixels.float().div_(255)

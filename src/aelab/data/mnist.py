@@ -1,0 +1,18 @@
+"""MNIST: 70,000 handwritten digits, 1×28×28. LeCun, Bottou, Bengio & Haffner, 1998."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torchvision import datasets
+
+from aelab.data.base import Images
+from aelab.data.download import from_torchvision
+
+
+class MNIST(Images):
+    source: Any = datasets.MNIST
+
+    def read(self, train: bool) -> tuple[Tensor, Tensor]:
+        data = from_torchvision(self.source, self.root, train)
+        return data.data.unsqueeze(1), data.targets.to(torch.long)

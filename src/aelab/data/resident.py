@@ -1,0 +1,19 @@
+"""The loader for data that fits: uint8 images live on the training device, a batch is one index and one scaling."""
+
+from collections.abc import Iterator
+
+from torch import Tensor
+
+from aelab.data.loader import Loader, Order
+from aelab.noise import Noise
+
+
+class Resident(Loader):
+    def __init__(self, images: Tensor, labels: Tensor, order: Order, noise: Noise, dynamic: bool) -> None:
+        super().__init__(order, noise, dynamic)
+        device = order.indices.device
+        self.images, self.labels = images.to(device), labels.to(device)
+
+    def raw(self) -> Iterator[tuple[Tensor, Tensor, float]]:
+        for index, weight in self.batch_sampler:
+            yield self.images[index], self.labels[index], weight

@@ -1,0 +1,56 @@
+"""The loader for data that does not fit: worker processes read the images of each batch from disk."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from aelab.data.loader import Loader, Order, Pixels
+from aelab.errors import UserError
+from aelab.noise import Noise
+
+
+class Stream(Loader):
+    def __init__(
+        self, images: Pixels, labels: Tensor, num_workers: int, order: Order, noise: Noise, dynamic: bool
+    ) -> None:
+        super().__init__(order, noise, dynamic)
+        self.loader = DataLoader(
+            _Labelled(images, labels),
+            batch_sampler=_Batches(order),
+            num_workers=num_workers,
+            pin_memory=order.indices.is_cuda,
+        )
+
+    def raw(self) -> Iterator[tuple[Tensor, Tensor, float]]:
+        device = self.batch_sampler.indices.device
+        # Of its own, for the workers' batches come from another pass.
+        weights = (weight for _, weight in replace(self.batch_sampler))
+        try:
+            for (pixels, y), weight in zip(self.loader, weights, strict=True):
+                yield pixels.to(device, non_blocking=True), y.to(device, non_blocking=True), weight
+        except UserError as error:  # a worker's comes wrapped in the worker's traceback
+            raise UserError(str(error).rsplit("UserError: ")[-1].strip()) from error
+
+
+class _Labelled(Dataset[tuple[Tensor, Tensor]]):
+    def __init__(self, images: Pixels, labels: Tensor) -> None:
+        self.images, self.labels = images, labels
+
+    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
+        return self.images[index], self.labels[index]
+
+
+class _Batches:
+    """An Order as lists of numbers, as a DataLoader wants them."""
+
+    def __init__(self, order: Order) -> None:
+        self.order = order
+
+    def __len__(self) -> int:
+        return len(self.order)
+
+    def __iter__(self) -> Iterator[list[int]]:
+        for index, _ in self.order:
+            yield index.tolist()

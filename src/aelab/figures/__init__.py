@@ -1,0 +1,1 @@
+"""What `ae visualize`, `ae explore` and `ae report` draw."""

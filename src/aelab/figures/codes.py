@@ -1,0 +1,150 @@
+"""Figures of codes: where they lie, and what is decoded between and around them."""
+
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import torch
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+from sklearn.decomposition import PCA
+from sklearn.manifold import TSNE
+from torch import Tensor
+
+from aelab.composition.trained import Trained
+from aelab.errors import Unsupported
+from aelab.figures.sheet import COLUMNS, PALETTE, sheet
+from aelab.runs.run import Run
+
+POINTS = 2000  # of a scatter
+
+
+def latent_2d(trained: Trained, run: Run) -> Figure:
+    """Codes of test images by label: the two units of greatest variance, PCA, t-SNE, and UMAP if it is installed."""
+    z, y = _codes(trained)
+    if z.shape[1] < 2:
+        raise Unsupported("a code of one unit has no plane")
+    first, second = np.argsort(-z.var(0))[:2]
+    panels = {(f"unit {first}", f"unit {second}"): z[:, [first, second]]}
+    if z.shape[1] > 2:
+        panels["1st principal axis", "2nd principal axis"] = PCA(2, random_state=0).fit_transform(z)
+        panels["t-SNE", ""] = TSNE(2, random_state=0, init="pca").fit_transform(z)
+        try:
+            from umap import UMAP
+
+            panels["UMAP", ""] = UMAP(random_state=0).fit_transform(z)
+        except ImportError:
+            pass
+    figure = Figure(figsize=(4.5 * len(panels) + 0.8, 4.2), layout="constrained")
+    for index, ((xlabel, ylabel), points) in enumerate(panels.items()):
+        axes = figure.add_subplot(1, len(panels), index + 1)
+        _scatter(axes, points, y)
+        axes.set(xlabel=xlabel, ylabel=ylabel)
+        if not ylabel:
+            axes.set(xticks=[], yticks=[])  # only neighbourhoods mean something
+    figure.legend(*axes.get_legend_handles_labels(), title="label", loc="outside right center", markerscale=3)
+    return figure
+
+
+def latent_3d(trained: Trained, run: Run) -> Figure:
+    """Codes of test images on their first three principal axes, coloured by label."""
+    z, y = _codes(trained)
+    if z.shape[1] < 3:
+        raise Unsupported("a code of fewer than three units has no space")
+    figure = Figure(figsize=(7.5, 5.5))
+    axes: Any = figure.add_subplot(projection="3d")
+    _scatter(axes, PCA(3, random_state=0).fit_transform(z), y)
+    axes.set(xlabel="1st principal axis", ylabel="2nd principal axis", zlabel="3rd principal axis")
+    figure.legend(*axes.get_legend_handles_labels(), title="label", loc="center right", markerscale=3)
+    return figure
+
+
+def manifold(trained: Trained, run: Run) -> Figure:
+    """The decoded plane of a code over ±2 deviations: its two units, or the two principal axes of a longer code."""
+    _vector(trained)
+    z, n = _codes(trained)[0], 15
+    centre, axes = plane(z)
+    steps = np.linspace(-2, 2, n)
+    points = np.stack([centre + a * axes[0] + b * axes[1] for b in steps[::-1] for a in steps])
+    return sheet(_decode(trained, points).split(n), xlabel="-2 … 2 deviations, both ways", scale=0.4)
+
+
+def interpolations(trained: Trained, run: Run) -> Figure:
+    """What lies between pairs of test images: along a line (odd rows) and along an arc (even rows) between their codes."""
+    _vector(trained)
+    x, y = trained.images("test")
+    x = trained.data.pictures(x)
+    z = trained.codes("test")[0]
+    rows = []
+    for a, b in pairwise(range(5)):
+        for path in (_line, _arc):
+            points = np.stack([path(z[a].numpy(), z[b].numpy(), t) for t in np.linspace(0, 1, COLUMNS)])
+            middle = _decode(trained, points, y[[a] * (COLUMNS // 2) + [b] * (COLUMNS - COLUMNS // 2)])
+            rows.append(torch.cat([x[[a]], middle, x[[b]]]))
+    return sheet(rows, [kind for _ in range(4) for kind in ("line", "arc")])
+
+
+def traversals(trained: Trained, run: Run) -> Figure:
+    """One row per unit, for the 16 units of greatest variance.
+
+    That unit moves from -2 to +2 standard deviations. All others keep the code of one test image.
+    """
+    _vector(trained)
+    z, y = trained.codes("test")[0].numpy(), trained.images("test")[1]
+    deviation = z.std(0)
+    rows, units = [], np.argsort(-deviation)[:16]
+    for unit in units:
+        points = np.repeat(z[:1], COLUMNS, 0)
+        points[:, unit] = z[:, unit].mean() + np.linspace(-2, 2, COLUMNS) * deviation[unit]
+        rows.append(_decode(trained, points, y[[0] * COLUMNS]))
+    return sheet(rows, [f"unit {unit}" for unit in units], "-2 … 2 deviations of the unit")
+
+
+def plane(z: NDArray[np.float32]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return the centre (D,) of codes and two axes (2, D), each one deviation long.
+
+    The axes are the units of a code of two, and the first principal axes of a longer code.
+    """
+    if z.shape[1] == 2:
+        return z.mean(0), np.diag(z.std(0))
+    pca = PCA(2, random_state=0).fit(z)
+    return pca.mean_, pca.components_ * np.sqrt(pca.explained_variance_)[:, None]
+
+
+def _scatter(axes: Any, points: NDArray[Any], y: NDArray[np.int64]) -> None:
+    """Draw points (N, 2) or (N, 3) with one colour per label. In the plane each label stands at the middle of its points."""
+    for label in np.unique(y):
+        own = points[y == label]
+        axes.scatter(*own.T, color=PALETTE[label % len(PALETTE)], s=4, label=str(label))
+        if points.shape[1] == 2:
+            box = {"facecolor": "white", "alpha": 0.7, "edgecolor": "none", "pad": 1}
+            axes.text(*np.median(own, axis=0), str(label), ha="center", va="center", bbox=box)
+
+
+def _decode(trained: Trained, points: NDArray[Any], labels: Tensor | None = None) -> Tensor:
+    z = torch.from_numpy(np.asarray(points, dtype=np.float32)).to(trained.device)
+    y = torch.zeros(len(z), dtype=torch.long) if labels is None else labels
+    return trained.data.pictures(trained.model.decode(z, y.to(trained.device))).cpu()
+
+
+def _codes(trained: Trained) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    z, y = trained.codes("test")
+    return z[:POINTS].numpy(), y[:POINTS].numpy()
+
+
+def _vector(trained: Trained) -> None:
+    if len(trained.model.code_shape) > 1 or trained.model.latent_dim < 2:
+        raise Unsupported("this needs a code that is a vector of two units or more")
+
+
+def _line(a: NDArray[Any], b: NDArray[Any], t: float) -> NDArray[Any]:
+    return (1 - t) * a + t * b
+
+
+def _arc(a: NDArray[Any], b: NDArray[Any], t: float) -> NDArray[Any]:
+    """Return a point of the spherical interpolation (Shoemake, 1985), which has a constant angular speed."""
+    cosine = a @ b / max(np.linalg.norm(a) * np.linalg.norm(b), 1e-12)
+    angle = np.arccos(np.clip(cosine, -1, 1))
+    if np.sin(angle) < 1e-6:
+        return _line(a, b, t)
+    return np.asarray((np.sin((1 - t) * angle) * a + np.sin(t * angle) * b) / np.sin(angle))

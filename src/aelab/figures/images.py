@@ -1,0 +1,67 @@
+"""Figures of images and of what the first layer looks for."""
+
+import torch
+from matplotlib.figure import Figure
+from torch import nn
+
+from aelab import randomness
+from aelab.composition.trained import Trained
+from aelab.errors import Unsupported
+from aelab.figures.sheet import COLUMNS, differences, sheet
+from aelab.runs.run import Run
+from aelab.samplers import GMM, KDE, Autoregressive, Gaussian, Sampler
+
+
+def reconstructions(trained: Trained, run: Run) -> Figure:
+    """Clean image, what the encoder saw, reconstruction, and each pixel's error (red: too bright, blue: too dark)."""
+    batch = next(trained.batches("test")).map(lambda t: t[:COLUMNS])
+    image, pictures = trained.model.reconstruct(batch), trained.data.pictures
+    rows = [pictures(batch.x), pictures(batch.seen), pictures(image), differences(image - batch.x)]
+    return sheet(rows, ["clean", "seen", "reconstruction", "error"])
+
+
+def priors(trained: Trained, run: Run) -> Figure:
+    """Draws from the model's prior, and from densities fitted to its codes. A conditional model has a class per column."""
+    rows, labels = [], []
+    if trained.model.generative:
+        randomness.seed(trained.device, "pictures")
+        classes = min(trained.data.num_classes or COLUMNS, COLUMNS)
+        y = torch.arange(4 * COLUMNS, device=trained.device) % COLUMNS % classes
+        rows += trained.model.sample(4 * COLUMNS, y).split(COLUMNS)
+        labels += ["prior", *[""] * 3]
+    fitted: dict[str, Sampler] = {
+        "normal": Gaussian(),
+        "10 normals": GMM(10),
+        "KDE": KDE(),
+        "GRU": Autoregressive(128, 5),
+    }
+    for name, sampler in fitted.items():
+        try:
+            rows += sampler(trained, 2 * COLUMNS).split(COLUMNS)
+            labels += [name, ""]
+        except Unsupported:
+            continue
+    return sheet([trained.data.pictures(row) for row in rows], labels)
+
+
+def filters(trained: Trained, run: Run) -> Figure:
+    """What each unit of the first layer looks for: an image for a linear layer, a kernel for a convolution."""
+    layers = [m for m in trained.model.encoder.modules() if isinstance(m, nn.Linear | nn.Conv2d)]
+    channels, height, width = trained.data.shape
+    weight = layers[0].weight.detach()
+    if isinstance(layers[0], nn.Linear):
+        if weight.shape[1] % (height * width):
+            raise Unsupported("the first layer does not see a whole image")
+        weight = weight.view(len(weight), -1, height, width)
+    images = weight[:100, :channels].mean(1, keepdim=True)
+    images = images / images.abs().amax((1, 2, 3), keepdim=True).clamp_min(1e-12)
+    return sheet(differences(images).split(COLUMNS))
+
+
+def strangest(trained: Trained, run: Run) -> Figure:
+    """The test images with the least and the greatest squared error, each above its reconstruction."""
+    x, images = trained.images("test")[0], trained.reconstructions("test")[0]
+    order = (images - x).square().flatten(1).sum(1).argsort()
+    least, most = order[:COLUMNS], order.flip(0)[:COLUMNS]
+    rows = [trained.data.pictures(row) for row in (x[least], images[least], x[most], images[most])]
+    return sheet(rows, ["least error", "", "greatest error", ""])

@@ -1,0 +1,1 @@
+"""Groups of metrics of a trained model, one file each."""

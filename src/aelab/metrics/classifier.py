@@ -1,0 +1,94 @@
+"""Features of a small classifier, trained once on the same images and kept: what a sample is judged by, offline."""
+
+import logging
+import os
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from aelab import randomness
+from aelab.atomic import replacing
+from aelab.data.base import Images
+from aelab.composition.trained import Trained
+from aelab.errors import Unsupported, UserError
+
+VERSION = 1  # of the net and its training: numbers of two versions are not comparable
+EPOCHS = 5
+IMAGES = 60_000  # at most, drawn at random
+
+log = logging.getLogger(__name__)
+
+
+class Classifier(nn.Module):
+    """(B, C, H, W) -> features (B, 64): two convolutions of stride 2, one linear layer."""
+
+    num_features = 64
+
+    def __init__(self, channels: int, classes: int) -> None:
+        super().__init__()
+        self.features = nn.Sequential(
+            nn.Conv2d(channels, 32, 3, stride=2, padding=1),
+            nn.ReLU(),
+            nn.Conv2d(32, 64, 3, stride=2, padding=1),
+            nn.ReLU(),
+            nn.AdaptiveAvgPool2d(4),
+            nn.Flatten(),
+            nn.Linear(64 * 16, self.num_features),
+            nn.ReLU(),
+        )
+        self.logits = nn.Linear(self.num_features, classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        features: Tensor = self.features(x)
+        return features
+
+
+def cache() -> Path:
+    """Where trained classifiers are kept: $XDG_CACHE_HOME/aelab, or ~/.cache/aelab."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "aelab"
+
+
+def classifier(trained: Trained) -> Classifier:
+    """The classifier of these data, trained now if there is none yet: always the same one, whatever the run's seed."""
+    data = trained.data
+    if data.num_classes is None or data.num_classes < 2:
+        raise Unsupported("samples are judged by a classifier of the labels, and the data have none")
+    path = cache() / f"classifier-v{VERSION}-{_key(data)}.pt"
+    net = Classifier(data.shape[0], data.num_classes).to(trained.device)
+    if path.is_file():
+        try:
+            net.load_state_dict(torch.load(path, map_location=trained.device, weights_only=True))
+        except Exception as error:
+            raise UserError(f"{path} is broken: delete it, and it is trained anew") from error
+        return net.eval()
+    x, y = trained.images("train", IMAGES)
+    randomness.seed(trained.device, "classifier")
+    net = Classifier(data.shape[0], data.num_classes).to(trained.device)
+    optimizer = torch.optim.Adam(net.parameters(), 1e-3)
+    with torch.enable_grad():
+        for _ in range(EPOCHS):
+            for rows in torch.randperm(len(x)).split(64):
+                logits = net.logits(net(x[rows].to(trained.device)))
+                optimizer.zero_grad()
+                F.cross_entropy(logits, y[rows].to(trained.device)).backward()
+                optimizer.step()
+    x_test, y_test = trained.images("test")
+    right = (net.logits(features(net, x_test, trained.device)).argmax(1).cpu() == y_test).float().mean()
+    log.info("trained the classifier that judges samples: %.1f %% right; kept as %s", 100 * right, path)
+    with replacing(path) as file:
+        torch.save(net.state_dict(), file)
+    return net.eval()
+
+
+def _key(data: Images) -> str:
+    """Names the images that it is trained on: another data set, shape or selection gets a classifier of its own."""
+    place = (data.fingerprint, *data.shape, data.binarize, str(data.val_size), data.split_seed, str(data.classes))
+    return f"{randomness.key(*place):016x}"
+
+
+@torch.no_grad()
+def features(net: Classifier, images: Tensor, device: torch.device) -> Tensor:
+    """(N, C, H, W) -> (N, 64)."""
+    return torch.cat([net(batch.to(device)) for batch in images.split(1000)])

@@ -1,0 +1,70 @@
+"""How a code is used: how many of its units carry something, how sparse it is, how much it moves with the image."""
+
+import math
+from dataclasses import dataclass
+
+import torch
+
+from aelab.composition.trained import Trained
+from aelab.noise import NoNoise
+
+
+@dataclass(frozen=True)
+class Code:
+    """Of the codes z of clean test images, of a variational code its means:
+
+    - `active_units`: units with a variance over images above 0.01 (Burda, Grosse & Salakhutdinov, 2016, section 5.4);
+    - `unit/I/mean`, `unit/I/std`, and of a variational code `unit/I/kl`, KL(q(z_I | x) || N(0, 1)) in nats;
+    - `mean`, `std`; `zeros`: the share of values that are exactly zero;
+    - `hoyer`: (sqrt(D) - |z|₁ / |z|₂) / (sqrt(D) - 1): 0 where all units are equal, 1 where one is on (Hoyer, 2004);
+    - `saturation`: the share of values below 0.05 or above 0.95, of a code that lies within [0, 1];
+    - `jacobian`: squared entries of dz/dx summed, a mean over `jacobian_images` images. Not of a map, which is chosen
+      from a codebook.
+    """
+
+    jacobian_images: int
+
+    def __post_init__(self) -> None:
+        if self.jacobian_images < 1:
+            raise ValueError(f"metrics.code.jacobian_images must be at least 1, got {self.jacobian_images}")
+
+    def __call__(self, trained: Trained) -> dict[str, float]:
+        z = trained.codes("test")[0].double()
+        dimensions = z.shape[1]
+        result = {
+            "active_units": float((z.var(0, correction=0) > 0.01).sum()),
+            "mean": float(z.mean()),
+            "std": float(z.std()),
+            "zeros": float((z == 0).double().mean()),
+        }
+        if dimensions > 1:
+            ratio = z.abs().sum(1) / z.norm(dim=1).clamp_min(1e-12)
+            result["hoyer"] = float(((math.sqrt(dimensions) - ratio) / (math.sqrt(dimensions) - 1)).mean())
+        if z.min() >= 0 and z.max() <= 1:
+            result["saturation"] = float(((z < 0.05) | (z > 0.95)).double().mean())
+        if len(trained.model.code_shape) > 1:
+            return result
+        result["jacobian"] = self.jacobian(trained)
+        units = {"mean": z.mean(0), "std": z.std(0)}
+        if hasattr(trained.model, "posterior"):
+            units["kl"] = _kl(trained)
+        return result | {
+            f"unit/{i}/{name}": float(values[i]) for i in range(dimensions) for name, values in units.items()
+        }
+
+    def jacobian(self, trained: Trained) -> float:
+        """A backward pass for each unit of the code, of all images at once: none couples images of a batch."""
+        total, images = 0.0, 0
+        for batch in trained.batches("test", NoNoise(), self.jacobian_images):
+            x = batch.x.clone().requires_grad_()
+            for unit in trained.model.encode(x, batch.y).sum(0):
+                (gradient,) = torch.autograd.grad(unit, x, retain_graph=True)
+                total += float(gradient.double().square().sum())
+            images += len(x)
+        return total / images
+
+
+@torch.no_grad()
+def _kl(trained: Trained) -> torch.Tensor:
+    batches = trained.batches("test", NoNoise())
+    return torch.cat([trained.model.code(batch)["kl"].double() for batch in batches]).mean(0)

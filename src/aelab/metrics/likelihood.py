@@ -1,0 +1,56 @@
+"""Bounds of log p(x), for models with a normal posterior and a reconstruction term that is a likelihood."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+import torch
+
+from aelab.composition.trained import Trained
+
+
+@dataclass(frozen=True)
+class Likelihood:
+    """With log w_i = log p(x | z_i) + log p(z_i) - log q(z_i | x), z_i ~ q(z | x), means over images, in nats:
+
+    - `elbo`: log w_i, its mean over the largest k;
+    - `log_p_k` for each k of `k`: log (1/k) sum_i w_i, the importance-weighted bound L_k, which rises to log p(x)
+      (Burda, Grosse & Salakhutdinov, 2016, equation 8);
+    - `bits_per_dim`: -log_p / (D log 2) of the largest k, D = C H W; of a density of pixels in [0, 1] plus 8, which
+      makes it one of 256 greys.
+
+    Codes are drawn `codes_at_once` and added up as they come, so that k costs time and no memory. Of at most `images`
+    of the test split; null: all.
+    """
+
+    k: Sequence[int]
+    codes_at_once: int
+    images: int | None
+
+    def __post_init__(self) -> None:
+        if not self.k or min(self.k) < 1:
+            raise ValueError(f"metrics.likelihood.k must be numbers of codes of at least 1, got {list(self.k)}")
+
+    @torch.no_grad()
+    def __call__(self, trained: Trained) -> dict[str, float]:
+        model = trained.model
+        marks = sorted(set(self.k))
+        bounds, elbo, images = torch.zeros(len(marks), dtype=torch.double), 0.0, 0
+        for batch in trained.batches("test", limit=self.images):
+            n = batch.x.shape[0]
+            step = max(self.codes_at_once // n, 1)
+            total = torch.full((n,), -math.inf, dtype=torch.double, device=trained.device)  # log of the sum of w
+            with model.remembering():  # the posterior is the same for all codes
+                for mark, (start, end) in enumerate(pairwise([0, *marks])):
+                    for done in range(start, end, step):
+                        log_w = model.log_weights(batch, min(step, end - done)).double()
+                        total = torch.logaddexp(total, log_w.logsumexp(0))
+                        elbo += float(log_w.sum()) / marks[-1]
+                    bounds[mark] += float((total - math.log(end)).sum())
+            images += n
+        values = (bounds / images).tolist()
+        bits = -values[-1] / (math.log(2) * math.prod(trained.data.shape)) + 8 * model.density
+        named = {f"log_p_{k}": value for k, value in zip(marks, values, strict=True)}
+        return {"elbo": elbo / images, **named, "bits_per_dim": bits}
+

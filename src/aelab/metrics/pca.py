@@ -1,0 +1,30 @@
+"""Principal components: the linear autoencoder that every other is measured against."""
+
+from typing import Self
+
+import numpy as np
+import sklearn.decomposition
+import torch
+from torch import Tensor
+
+from aelab.composition.trained import Trained
+
+IMAGES = 60_000  # at most, drawn at random
+
+
+class PCA:
+    """Images (B, C, H, W) -> their projection on the first `dimensions` principal components, within [0, 1] or not."""
+
+    def __init__(self, x: Tensor, dimensions: int) -> None:
+        """Fitted to training images (N, C, H, W)."""
+        flat = x.flatten(1).numpy()
+        self.fitted = sklearn.decomposition.PCA(min(dimensions, *flat.shape), random_state=0).fit(flat)
+
+    @classmethod
+    def of(cls, trained: Trained) -> Self:
+        """With as many components as a code of the model has numbers."""
+        return cls(trained.images("train", IMAGES)[0], trained.codes("test")[0].shape[1])
+
+    def __call__(self, x: Tensor) -> Tensor:
+        projected = self.fitted.inverse_transform(self.fitted.transform(x.flatten(1).cpu().numpy()))
+        return torch.from_numpy(np.asarray(projected, dtype=np.float32)).view_as(x).to(x.device)

@@ -1,0 +1,77 @@
+"""What the codes know of the labels, beside PCA of the same dimension and the raw pixels."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import sklearn.decomposition
+from numpy.typing import NDArray
+from scipy.optimize import linear_sum_assignment
+from sklearn.cluster import KMeans
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import normalized_mutual_info_score
+from sklearn.neighbors import KNeighborsClassifier
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+from aelab import randomness
+from aelab.composition.trained import Trained
+from aelab.errors import Unsupported
+
+Array = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Representation:
+    """By `NAME/WHAT`, of the `codes` of clean images, of `pca` with as many components, and of the raw `pixels`:
+
+    - `linear_probe`: logistic regression on standardised features; `probe_of_N`: with N labels a class;
+    - `knn`: the majority of the `neighbours` nearest training images;
+    - `cluster_accuracy`, `cluster_nmi`: k-means with as many clusters as classes, each cluster given one class.
+
+    Fitted to at most `images` training images, drawn at random, and scored on the whole test split: shares of right
+    answers, between 0 and 1 (`cluster_nmi`: normalised mutual information).
+    """
+
+    images: int
+    few_labels: Sequence[int]
+    neighbours: int
+
+    def __call__(self, trained: Trained) -> dict[str, float]:
+        if trained.data.num_classes is None or trained.data.num_classes < 2:
+            raise Unsupported("the data have no labels, so there is nothing to probe the codes for")
+        if trained.data.classes is not None and len(trained.data.classes) < 2:
+            raise Unsupported("the run was trained on one class, so there is nothing to probe its codes for")
+        (x, y), (x_test, y_test) = trained.images("train", self.images), trained.images("test")
+        (z, _), (z_test, _) = trained.codes("train", self.images), trained.codes("test")
+        pixels, pixels_test = x.flatten(1).numpy(), x_test.flatten(1).numpy()
+        pca = sklearn.decomposition.PCA(min(z.shape[1], *pixels.shape), random_state=0).fit(pixels)
+        features = {
+            "codes": (z.numpy(), z_test.numpy()),
+            "pca": (pca.transform(pixels), pca.transform(pixels_test)),
+            "pixels": (pixels, pixels_test),
+        }
+        return {
+            f"{name}/{what}": value
+            for what, (train, test) in features.items()
+            for name, value in self.scores(train, y.numpy(), test, y_test.numpy()).items()
+        }
+
+    def scores(self, train: Array, y: NDArray[np.int64], test: Array, y_test: NDArray[np.int64]) -> dict[str, float]:
+        """Features (N, D) and labels (N,) of training and test images -> the numbers, by name."""
+
+        def probe(rows: NDArray[np.intp] | slice) -> float:
+            pipeline = make_pipeline(StandardScaler(), LogisticRegression(max_iter=200))
+            return float(pipeline.fit(train[rows], y[rows]).score(test, y_test))
+
+        result = {"linear_probe": probe(slice(None))}
+        order = np.random.default_rng(randomness.key("few labels")).permutation(len(y))
+        for n in self.few_labels:
+            result[f"probe_of_{n}"] = probe(np.concatenate([order[y[order] == label][:n] for label in np.unique(y)]))
+        result["knn"] = float(KNeighborsClassifier(self.neighbours).fit(train, y).score(test, y_test))
+        clusters = KMeans(len(np.unique(y)), n_init=3, random_state=0).fit(train).predict(test)
+        table = np.zeros((clusters.max() + 1, y_test.max() + 1))
+        np.add.at(table, (clusters, y_test), 1)
+        result["cluster_accuracy"] = float(table[linear_sum_assignment(-table)].sum() / len(y_test))
+        result["cluster_nmi"] = float(normalized_mutual_info_score(y_test, clusters))
+        return result

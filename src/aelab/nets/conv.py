@@ -1,0 +1,75 @@
+"""Convolutions down to the code and back up: any height, width and channel count."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Literal
+
+from torch import nn
+
+from aelab.nets.base import Encoder, Net, activation, halvings
+
+
+@dataclass(frozen=True)
+class Conv(Net):
+    """One 3×3 convolution for each of `channels`, each to half the size; a linear layer between last map and code.
+
+    `down`: by a stride of 2, or by max-pooling. `up`: by a transposed convolution, or by nearest upsampling before a
+    convolution, which leaves no checkerboard (Odena, Dumoulin & Olah, 2016). `between`: convolutions that keep size and
+    channels, after each halving but the last, and after each doubling but the last.
+    """
+
+    shape: tuple[int, int, int]
+    channels: Sequence[int]
+    activation: str
+    down: Literal["stride", "max_pool"]
+    up: Literal["transposed", "upsample"]
+    between: int
+
+    def __post_init__(self) -> None:
+        if not self.channels or min(self.shape[1:]) < 8:
+            raise ValueError(
+                f"net=conv needs at least one of net.channels and images of at least 8×8, got {self.channels} "
+                f"and {self.shape[1]}×{self.shape[2]}; for smaller images type net=mlp"
+            )
+
+    def encoder(self, out_dim: int, extra: int = 0) -> nn.Module:
+        layers: list[nn.Module] = []
+        for inputs, outputs in pairwise([self.shape[0] + extra, *self.channels]):
+            if layers:
+                layers += self._between(inputs)
+            stride = 2 if self.down == "stride" else 1
+            layers += [nn.Conv2d(inputs, outputs, 3, stride=stride, padding=1), activation(self.activation)]
+            if self.down == "max_pool":
+                layers += [nn.MaxPool2d(2, ceil_mode=True)]
+        return Encoder(*layers, nn.Flatten(), nn.Linear(math.prod(self._last_map()), out_dim))
+
+    def decoder(self, in_dim: int, maps: int) -> nn.Module:
+        layers: list[nn.Module] = [
+            nn.Linear(in_dim, math.prod(self._last_map())),
+            nn.Unflatten(1, self._last_map()),
+        ]
+        sizes = halvings(self.shape, len(self.channels))
+        for (inputs, outputs), (height, width) in zip(
+            pairwise([*reversed(self.channels), maps * self.shape[0]]), reversed(sizes[:-1]), strict=True
+        ):
+            layers += [activation(self.activation)]
+            if len(layers) > 3:
+                layers += self._between(inputs)
+            if self.up == "upsample":
+                layers += [nn.Upsample(size=(height, width)), nn.Conv2d(inputs, outputs, 3, padding=1)]
+            else:
+                # 2n - 1 pixels without output padding, 2n with one row or column of it: every size is met exactly.
+                padding = ((height + 1) % 2, (width + 1) % 2)
+                layers += [nn.ConvTranspose2d(inputs, outputs, 3, stride=2, padding=1, output_padding=padding)]
+        return nn.Sequential(*layers)
+
+    def _between(self, channels: int) -> list[nn.Module]:
+        pairs = [
+            (nn.Conv2d(channels, channels, 3, padding=1), activation(self.activation)) for _ in range(self.between)
+        ]
+        return [module for pair in pairs for module in pair]
+
+    def _last_map(self) -> tuple[int, int, int]:
+        return self.channels[-1], *halvings(self.shape, len(self.channels))[-1]

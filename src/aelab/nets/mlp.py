@@ -1,0 +1,85 @@
+"""Fully connected layers: flatten, hidden layers, code; and back in mirrored order."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
+from typing import Literal
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from aelab.nets.base import Encoder, Net, activation
+
+
+@dataclass(frozen=True)
+class MLP(Net):
+    """`hidden_dims` from the image to the code; the decoder goes through them backwards. Empty: one linear layer.
+
+    `tied`: the decoder's matrices are the transposed ones of the encoder that this recipe built last. Its decoder then
+    takes what the encoder gives, no more and no less, or ValueError is raised.
+
+    `init`: `torch`, what torch.nn.Linear does by itself; `glorot`, W ~ U(±sqrt(6 / (inputs + outputs))) and b = 0
+    (Glorot & Bengio, 2010, equation 16); or `glorot_4`, four times that, which makes up for the slope of a sigmoid.
+    """
+
+    shape: tuple[int, int, int]
+    hidden_dims: Sequence[int]
+    activation: str
+    layer_norm: bool
+    dropout: float
+    tied: bool
+    init: Literal["torch", "glorot", "glorot_4"]
+    _encoder: list[nn.Linear] = field(default_factory=list, init=False, repr=False, compare=False)
+
+    def encoder(self, out_dim: int, extra: int = 0) -> nn.Module:
+        channels, *sizes = self.shape
+        dims = [(channels + extra) * math.prod(sizes), *self.hidden_dims, out_dim]
+        self._encoder[:] = (self._linear(inputs, outputs) for inputs, outputs in pairwise(dims))
+        return Encoder(nn.Flatten(), *self._with_activations(self._encoder))
+
+    def decoder(self, in_dim: int, maps: int) -> nn.Module:
+        channels, height, width = self.shape
+        dims = [in_dim, *reversed(self.hidden_dims), maps * math.prod(self.shape)]
+        if not self.tied:
+            layers: list[nn.Module] = [self._linear(inputs, outputs) for inputs, outputs in pairwise(dims)]
+        elif dims == [layer.out_features for layer in reversed(self._encoder)] + [self._encoder[0].in_features]:
+            layers = [Transposed(layer) for layer in reversed(self._encoder)]
+        else:
+            raise ValueError(
+                f"net.tied=true: the decoder goes {dims[0]} → {dims[-1]}, its encoder {self._encoder[0].in_features} → "
+                f"{self._encoder[-1].out_features}; for this model and reconstruction term type net.tied=false"
+            )
+        return nn.Sequential(*self._with_activations(layers), nn.Unflatten(1, (maps * channels, height, width)))
+
+    def _linear(self, inputs: int, outputs: int) -> nn.Linear:
+        layer = nn.Linear(inputs, outputs)
+        if self.init != "torch":
+            nn.init.xavier_uniform_(layer.weight, gain=4 if self.init == "glorot_4" else 1)
+            nn.init.zeros_(layer.bias)
+        return layer
+
+    def _with_activations(self, layers: Sequence[nn.Module]) -> list[nn.Module]:
+        """After each layer but the last: normalisation, activation, dropout."""
+        result: list[nn.Module] = []
+        for layer in layers[:-1]:
+            result += [layer]
+            if self.layer_norm:
+                result += [nn.LayerNorm(layer.out_features)]
+            result += [activation(self.activation)]
+            if self.dropout:
+                result += [nn.Dropout(self.dropout)]
+        return [*result, layers[-1]]
+
+
+class Transposed(nn.Module):
+    """x -> x W + b, with the matrix of another linear layer, x -> x Wᵀ + …, and a bias of its own."""
+
+    def __init__(self, layer: nn.Linear) -> None:
+        super().__init__()
+        self.out_features = layer.in_features
+        self.weight = layer.weight
+        self.bias = nn.Parameter(layer.weight.new_zeros(self.out_features))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.linear(x, self.weight.T, self.bias)

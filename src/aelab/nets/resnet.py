@@ -1,0 +1,76 @@
+"""Residual blocks with the activation first, down to the code and back up.
+
+He, Zhang, Ren & Sun, Identity mappings in deep residual networks, 2016; GroupNorm of Wu & He, 2018, in the place of
+BatchNorm, which would couple the images of a batch.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+from torch import Tensor, nn
+
+from aelab.nets.base import Encoder, Net, activation, halvings
+
+
+class Block(nn.Module):
+    """(B, channels, h, w) -> the same: x + conv(act(norm(conv(act(norm(x))))))."""
+
+    def __init__(self, channels: int, groups: int, act: str) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(
+            *normed(channels, groups, act),
+            nn.Conv2d(channels, channels, 3, padding=1),
+            *normed(channels, groups, act),
+            nn.Conv2d(channels, channels, 3, padding=1),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = x + self.layers(x)
+        return out
+
+
+def normed(channels: int, groups: int, act: str) -> list[nn.Module]:
+    """Normalisation, in as many of `groups` groups as divide the channels, and activation."""
+    return [nn.GroupNorm(math.gcd(groups, channels), channels), activation(act)]
+
+
+@dataclass(frozen=True)
+class ResNet(Net):
+    """For each of `channels` a convolution to half the size and `blocks` residual blocks; a linear layer to the code.
+
+    The decoder mirrors it, with nearest upsampling: any height, width and channel count.
+    """
+
+    shape: tuple[int, int, int]
+    channels: Sequence[int]
+    blocks: int
+    groups: int
+    activation: str
+
+    def __post_init__(self) -> None:
+        if not self.channels:
+            raise ValueError("net=resnet needs at least one of net.channels")
+
+    def encoder(self, out_dim: int, extra: int = 0) -> nn.Module:
+        layers: list[nn.Module] = []
+        for inputs, outputs in pairwise([self.shape[0] + extra, *self.channels]):
+            layers += [nn.Conv2d(inputs, outputs, 3, stride=2, padding=1), *self._blocks(outputs)]
+        layers += normed(self.channels[-1], self.groups, self.activation)
+        return Encoder(*layers, nn.Flatten(), nn.Linear(math.prod(self._last_map()), out_dim))
+
+    def decoder(self, in_dim: int, maps: int) -> nn.Module:
+        layers: list[nn.Module] = [nn.Linear(in_dim, math.prod(self._last_map())), nn.Unflatten(1, self._last_map())]
+        sizes = halvings(self.shape, len(self.channels))
+        widths = [*reversed(self.channels), self.channels[0]]
+        for (inputs, outputs), size in zip(pairwise(widths), reversed(sizes[:-1]), strict=True):
+            layers += [*self._blocks(inputs), nn.Upsample(size=size), nn.Conv2d(inputs, outputs, 3, padding=1)]
+        layers += normed(self.channels[0], self.groups, self.activation)
+        return nn.Sequential(*layers, nn.Conv2d(self.channels[0], maps * self.shape[0], 3, padding=1))
+
+    def _blocks(self, channels: int) -> list[nn.Module]:
+        return [Block(channels, self.groups, self.activation) for _ in range(self.blocks)]
+
+    def _last_map(self) -> tuple[int, int, int]:
+        return self.channels[-1], *halvings(self.shape, len(self.channels))[-1]

@@ -1,0 +1,51 @@
+"""Convolutions and residual blocks whose code is a stack of maps, not a vector: for a model with spatial codes.
+
+The net pair of van den Oord, Vinyals & Kavukcuoglu, Neural discrete representation learning, 2017, section 4.1.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+from torch import nn
+
+from aelab.nets.base import Encoder, Net, activation, halvings
+from aelab.nets.resnet import Block
+
+
+@dataclass(frozen=True)
+class Spatial(Net):
+    """Each of `channels` halves the size; `blocks` residual blocks at the size of the code, before and after it."""
+
+    shape: tuple[int, int, int]
+    channels: Sequence[int]
+    blocks: int
+    groups: int
+    activation: str
+
+    def __post_init__(self) -> None:
+        if not self.channels:
+            raise ValueError("net=spatial needs at least one of net.channels")
+
+    @property
+    def code_sizes(self) -> tuple[int, int]:
+        return halvings(self.shape, len(self.channels))[-1]
+
+    def encoder(self, out_dim: int, extra: int = 0) -> nn.Module:
+        """(B, C, H, W) -> (B, out_dim, h, w)."""
+        layers: list[nn.Module] = []
+        for inputs, outputs in pairwise([self.shape[0] + extra, *self.channels]):
+            layers += [nn.Conv2d(inputs, outputs, 3, stride=2, padding=1), activation(self.activation)]
+        return Encoder(*layers, *self._blocks(), nn.Conv2d(self.channels[-1], out_dim, 1))
+
+    def decoder(self, in_dim: int, maps: int) -> nn.Module:
+        """(B, in_dim, h, w) -> (B, maps · C, H, W)."""
+        layers: list[nn.Module] = [nn.Conv2d(in_dim, self.channels[-1], 3, padding=1), *self._blocks()]
+        sizes = halvings(self.shape, len(self.channels))
+        widths = [*reversed(self.channels), maps * self.shape[0]]
+        for (inputs, outputs), size in zip(pairwise(widths), reversed(sizes[:-1]), strict=True):
+            layers += [activation(self.activation), nn.Upsample(size=size), nn.Conv2d(inputs, outputs, 3, padding=1)]
+        return nn.Sequential(*layers)
+
+    def _blocks(self) -> list[nn.Module]:
+        return [Block(self.channels[-1], self.groups, self.activation) for _ in range(self.blocks)]

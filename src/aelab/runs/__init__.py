@@ -1,0 +1,1 @@
+"""What is on the disk: run folders and sweeps. Nothing here imports torch."""

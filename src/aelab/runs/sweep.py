@@ -1,0 +1,139 @@
+"""A sweep is a folder of runs with a ledger, `sweep.json`. The ledger lists the jobs, and each job's own folder says
+how the job stands.
+
+Whoever types the sweep writes the ledger. No job ever writes to it, on whatever machine the job runs.
+"""
+
+import hashlib
+import json
+import shlex
+import statistics
+import sys
+from collections.abc import Iterable, Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock
+
+from aelab.atomic import write_text
+from aelab.errors import UserError
+from aelab.runs.frozen import word_today
+from aelab.runs.run import Run
+
+NOT_IN_NAMES = ("name", "paths", "run", "trust", "data.root", "hydra", "sweep")
+LONGEST = 200  # bytes in a folder's name
+
+
+def job_folder(folder: str | Path, overrides: Sequence[str]) -> str:
+    """Return the name of a job's folder inside the sweep's folder. It follows from the overrides: `model=ae,seed=0`.
+
+    A job that the ledger holds keeps its name, also if an earlier version wrote its words in another way.
+    """
+    ledger = Path(folder) / "sweep.json"
+    known = _names(json.loads(ledger.read_text())["jobs"]) if ledger.is_file() else {}
+    return known.get(_settings(overrides)) or job_name(overrides)
+
+
+def job_name(overrides: Iterable[str]) -> str:
+    """Return the name of a new job, at most `LONGEST` bytes long."""
+    name = ",".join(_settings(overrides)).replace("/", "_") or "defaults"
+    if len(name.encode()) > LONGEST:
+        name = name[: LONGEST // 2] + "…" + digest(name)
+    return name
+
+
+def _names(jobs: dict[str, list[str]]) -> dict[tuple[str, ...], str]:
+    return {_settings(job): name for name, job in jobs.items()}
+
+
+def _settings(overrides: Iterable[str]) -> tuple[str, ...]:
+    """Return the overrides that make one job differ from another, in the words of this version."""
+    return tuple(word for word in map(word_today, overrides) if not is_place(word.lstrip("+~").partition("=")[0]))
+
+
+def is_place(key: str) -> bool:
+    """Whether a key says where a job is done or what it is called, not what it does."""
+    return key in NOT_IN_NAMES or key.split(".")[0] in NOT_IN_NAMES
+
+
+def digest(text: str) -> str:
+    """Return eight letters that stand for the text."""
+    return hashlib.sha256(text.encode()).hexdigest()[:8]
+
+
+class Sweep:
+    """The folder of a sweep. Raises UserError if it has no ledger."""
+
+    def __init__(self, folder: str | Path) -> None:
+        self.folder = Path(folder)
+        self.path = self.folder / "sweep.json"
+        if not self.path.is_file():
+            raise UserError(f"{folder} is no sweep (it has no sweep.json): type the folder of `ae train -m name=…`")
+        self.jobs: dict[str, list[str]] = json.loads(self.path.read_text())["jobs"]
+        self._names = _names(self.jobs)
+
+    @classmethod
+    def plan(cls, folder: Path, jobs: Sequence[Sequence[str]]) -> "Sweep":
+        """Write jobs, each a list of overrides, into the ledger, beside the jobs of the same sweep that are there.
+
+        Raises UserError if the folder holds a sweep over other keys.
+        """
+        folder.mkdir(parents=True, exist_ok=True)
+        path = folder / "sweep.json"
+        keys = sorted({_key(word) for job in jobs for word in job} - _NO_SETTINGS)
+        with FileLock(folder / ".sweep.lock"):
+            ledger: dict[str, Any] = {"keys": keys, "jobs": {}}
+            if path.exists():
+                ledger = json.loads(path.read_text())
+            before = sorted({_key(key) for key in ledger["keys"]} - _NO_SETTINGS)
+            if before != keys:
+                raise UserError(
+                    f"{folder} holds a sweep over {', '.join(before)}, and this one is over {', '.join(keys)}: "
+                    "type another name=…"
+                )
+            ledger["command"] = f"{sys.argv[0]} {shlex.join(sys.argv[1:])}"
+            known = _names(ledger["jobs"])
+            ledger["jobs"] |= {known.get(_settings(job)) or job_name(job): list(job) for job in jobs}
+            write_text(path, json.dumps(ledger, indent=2) + "\n")
+        return cls(folder)
+
+    def name_of(self, overrides: Sequence[str]) -> str:
+        """Return the folder's name of a job in the ledger."""
+        return self._names[_settings(overrides)]
+
+    def manifest(self, job: str) -> dict[str, Any]:
+        """Return a job's manifest with its status as it is now. A job that nobody began is planned."""
+        try:
+            run = Run(self.folder / job)
+        except UserError:
+            return {"status": "planned"}
+        return {**run.manifest, "status": run.status}
+
+    def manifests(self) -> dict[str, dict[str, Any]]:
+        """Return the manifest of each job by the name of its folder."""
+        return {job: self.manifest(job) for job in self.jobs}
+
+
+_NO_SETTINGS = {"name", "paths.log_dir", "paths.data_dir", "trust", "data.root"}
+
+
+def _key(word: str) -> str:
+    return word_today(word).partition("=")[0]
+
+
+def seconds(manifest: dict[str, Any]) -> float | None:
+    """Return how long the last stretch of a run took. None for a run that has not ended."""
+    if "ended" not in manifest or not manifest.get("starts"):
+        return None
+    return (datetime.fromisoformat(manifest["ended"]) - datetime.fromisoformat(manifest["starts"][-1])).total_seconds()
+
+
+def time_left(manifests: Iterable[dict[str, Any]]) -> float | None:
+    """Return the seconds until all jobs are done, at the mean pace of those that are. None if none is done."""
+    everything = list(manifests)
+    took = [s for m in everything if m["status"] == "done" and (s := seconds(m)) is not None]
+    if not took:
+        return None
+    states = [str(manifest["status"]) for manifest in everything]
+    return (len(states) - states.count("done")) * statistics.fmean(took) / max(states.count("running"), 1)

@@ -1,0 +1,179 @@
+"""One table over runs. Runs that differ in their seed only make one row."""
+
+import csv
+import io
+import math
+import re
+import statistics
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from aelab.errors import UserError, did_you_mean
+from aelab.runs.frozen import word_today
+from aelab.runs.run import Run
+from aelab.runs.sweep import is_place
+
+HIGHER_IS_BETTER = re.compile(
+    r"psnr|ssim|log_p|elbo|probe|knn|accuracy|nmi|auroc|average_precision|precision|recall|robustness|active"
+)
+GROUPS = ("model", "net", "data", "noise", "reconstruction")
+
+
+@dataclass
+class Setting:
+    """The runs that differ in their seed only."""
+
+    values: dict[str, str]
+    runs: list[Run] = field(default_factory=list)
+    numbers: list[dict[str, float]] = field(default_factory=list)
+
+    def of(self, column: str) -> list[float]:
+        return [numbers[column] for numbers in self.numbers if column in numbers]
+
+    def mean(self, column: str) -> float:
+        return statistics.fmean(self.of(column)) if self.of(column) else math.nan
+
+    def interval(self, column: str) -> float | None:
+        """Return half the width of the 95 % interval of the mean, by Student's t. None for fewer than two runs."""
+        values = self.of(column)
+        if len(values) < 2:
+            return None
+        from scipy.special import stdtrit
+
+        return float(stdtrit(len(values) - 1, 0.975)) * statistics.stdev(values) / math.sqrt(len(values))
+
+
+class Report:
+    """The finished runs in some folders. Raises UserError if there are none, or if none of them has a column."""
+
+    def __init__(self, folders: Iterable[str | Path], columns: Sequence[str], sort: str | None) -> None:
+        found: dict[tuple[tuple[str, str], ...], Setting] = {}
+        self.unfinished = 0
+        paths = {path.parent for folder in folders for path in Path(folder).rglob("manifest.json")}
+        for path in sorted(paths):
+            if not paths.isdisjoint(path.parents):
+                continue  # a stage: its numbers are in the run that it belongs to
+            run = Run(path)
+            manifest = run.manifest
+            if manifest["status"] != "done":
+                self.unfinished += 1
+                continue
+            values = settings(manifest)
+            setting = found.setdefault(tuple(sorted(values.items())), Setting(values))
+            setting.runs.append(run)
+            setting.numbers.append(run.metrics)
+        if not found:
+            raise UserError(
+                f"no finished run in {', '.join(map(str, folders))}: type a folder that `ae train` wrote to"
+            )
+        known = sorted({name for setting in found.values() for numbers in setting.numbers for name in numbers})
+        for name in (*columns, *([sort] if sort else [])):
+            if name not in known:
+                raise UserError(
+                    f"no run has the number '{name}'{did_you_mean(name, known)} (there are {', '.join(known)})"
+                )
+        self.columns = list(columns) or [name for name in ("test/loss", "test/mse") if name in known]
+        everything = list(found.values())
+        keys = list(dict.fromkeys(key for setting in everything for key in setting.values))
+        self.keys = [k for k in keys if len({s.values.get(k) for s in everything}) > 1] or ["model", "data"]
+        by = sort or self.columns[0]
+        self.settings = sorted(everything, key=lambda s: s.mean(by), reverse=bool(HIGHER_IS_BETTER.search(by)))
+
+    def best(self, column: str) -> Setting:
+        choose = max if HIGHER_IS_BETTER.search(column) else min
+        return choose((s for s in self.settings if s.of(column)), key=lambda s: s.mean(column))
+
+    def rows(self, bold: str = "{}", plus_minus: str = " ± ") -> list[list[str]]:
+        """Return a head, and one row per setting: its values, its number of runs, and mean ± interval per column."""
+        best = {column: self.best(column) for column in self.columns}
+        rows = [[*self.keys, "runs", *self.columns]]
+        for setting in self.settings:
+            cells = []
+            for column in self.columns:
+                mean, interval = setting.mean(column), setting.interval(column)
+                cell = "" if math.isnan(mean) else number(mean, interval, plus_minus)
+                cells.append(bold.format(cell) if setting is best[column] and len(self.settings) > 1 else cell)
+            rows.append([*(setting.values.get(key, "") for key in self.keys), str(len(setting.runs)), *cells])
+        return rows
+
+    def markdown(self) -> str:
+        head, *rows = self.rows("**{}**")
+        lines = [head, ["---"] * len(head), *rows]
+        return "\n".join("| " + " | ".join(cell.replace("|", r"\|") for cell in line) + " |" for line in lines) + "\n"
+
+    def csv(self) -> str:
+        """Return the table for a program. Every mean and every interval has a column of its own."""
+        file = io.StringIO()
+        table = csv.writer(file, lineterminator="\n")
+        table.writerow([*self.keys, "runs", *(name for c in self.columns for name in (c, f"{c} ±"))])
+        for setting in self.settings:
+            pairs = [(setting.mean(column), setting.interval(column)) for column in self.columns]
+            cells = ["" if v is None or math.isnan(v) else repr(v) for pair in pairs for v in pair]
+            table.writerow([*(setting.values.get(key, "") for key in self.keys), len(setting.runs), *cells])
+        return file.getvalue()
+
+    def latex(self) -> str:
+        r"""Return the table for `\usepackage{booktabs}`."""
+        rows = self.rows(r"\textbf{{{}}}", r" $\pm$ ")
+        escaped = [[re.sub(r"(?<!\\)([_%&#])", r"\\\1", cell) for cell in row] for row in rows]
+        head, *body = (" & ".join(row) + r" \\" for row in escaped)
+        align = "l" * len(self.keys) + "r" * (1 + len(self.columns))
+        lines = [
+            rf"\begin{{tabular}}{{{align}}}",
+            r"\toprule",
+            head,
+            r"\midrule",
+            *body,
+            r"\bottomrule",
+            r"\end{tabular}",
+        ]
+        return "\n".join(lines) + "\n"
+
+    def paired(self, first: str, second: str) -> str:
+        """Return a paired t-test of two settings, such as `model=ae` and `model=vae`.
+
+        The pairs are the runs that share everything else.
+        """
+        from scipy.stats import ttest_rel
+
+        a, b = (self._by_rest(word) for word in (first, second))
+        common = sorted(a.keys() & b.keys())
+        if len(common) < 2:
+            raise UserError(f"{first} and {second} share {len(common)} pairs of runs with equal seeds: 2 are needed")
+        lines = []
+        for column in self.columns:
+            x, y = ([side[key][column] for key in common] for side in (a, b))
+            test = ttest_rel(x, y)
+            low, high = test.confidence_interval()
+            difference = statistics.fmean(p - q for p, q in zip(x, y, strict=True))
+            band = f"95 %: {low:.5g} … {high:.5g}, p = {test.pvalue:.3g}, {len(common)} pairs"
+            lines.append(f"{column}: {first} - {second} = {difference:.5g} ({band})")
+        return "\n".join(lines) + "\n"
+
+    def _by_rest(self, word: str) -> dict[tuple[Any, ...], dict[str, float]]:
+        """Return the numbers of the runs with this value, by everything else that a pair must share."""
+        key, _, value = word.partition("=")
+        return {
+            (*sorted((k, v) for k, v in setting.values.items() if k != key), run.manifest["seed"]): numbers
+            for setting in self.settings
+            if setting.values.get(key) == value
+            for run, numbers in zip(setting.runs, setting.numbers, strict=True)
+        }
+
+
+def settings(manifest: dict[str, Any]) -> dict[str, str]:
+    """Return what was chosen and overridden for a run. Its seed and its place are left out."""
+    choices = {group: manifest["choices"][group] for group in GROUPS if group in manifest["choices"]}
+    words = (word_today(word).lstrip("+~").partition("=") for word in manifest.get("overrides", []))
+    overrides = {key: value for key, _, value in words if key != "seed" and not is_place(key)}
+    return {**choices, **overrides}
+
+
+def number(mean: float, interval: float | None, plus_minus: str = " ± ") -> str:
+    """Return mean ± interval with as many digits as the interval allows, which are two of its own."""
+    if not interval:
+        return f"{mean:.5g}"
+    digits = max(1 - math.floor(math.log10(interval)), 0)
+    return f"{mean:.{digits}f}{plus_minus}{interval:.{digits}f}"

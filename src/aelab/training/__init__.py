@@ -1,0 +1,1 @@
+"""One fit, in this process or in several, and the numbers at its end."""

@@ -1,0 +1,148 @@
+"""A run from its start to its numbers: training, evaluation of the best weights, and the stages that follow."""
+
+import logging
+import math
+import os
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from lightning.pytorch.loggers import Logger, TensorBoardLogger
+from omegaconf import DictConfig
+
+from aelab.composition import build
+from aelab.composition.stages import choices, follow
+from aelab.data.base import Images
+from aelab.models.base import Autoencoder, Objective
+from aelab.runs.log import Console, start_console, start_log
+from aelab.runs.run import Run
+from aelab.training.evaluation import losses, measure, show
+from aelab.training.fit import fit, hyperparameters
+from aelab.training.processes import count_processes, launch
+
+log = logging.getLogger(__name__)
+
+Score = float | list[float]
+
+
+def complete(run: Run, chosen: Mapping[str, str] | None = None) -> Score:
+    """Train a run, evaluate it, and return its score. A run that is done returns its score at once.
+
+    Training goes on from what was saved last, bit for bit as if it had never stopped. `chosen` says which groups were
+    chosen by another group, such as {"noise": "model=dae"}.
+    """
+    if run.manifest["status"] == "done":
+        start_console(Console())
+        log.info("done    %s", os.path.relpath(run.folder))
+        recorded: Score = run.manifest["score"]
+        return recorded
+    with run.training(_hardware(run.config)):
+        data = build.data(run.config)
+        data.setup()
+        model = build.model(run.config)  # what cannot be built fails here, before a process is started
+        shape = {"code_shape": list(model.code_shape)} if isinstance(model, Autoencoder) else {}
+        run.update_manifest(data=data.fingerprint, **shape)
+        _announce(run, data, model, chosen or {})
+
+        processes = count_processes(run.config.trainer)
+        if processes * run.config.trainer.num_nodes > 1:
+            launch(run, processes)
+            # A new TensorBoardLogger appends to the same folder. Other loggers would open a second run, so they are
+            # left out here.
+            loggers: list[Logger] = [one for one in build.loggers(run.config) if isinstance(one, TensorBoardLogger)]
+            metrics = {}
+        else:
+            trainer = fit(run, data)
+            loggers = trainer.loggers
+            metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
+        score = _numbers(run, data, loggers, metrics)
+        run.finish("done", score=score)
+    return score
+
+
+def _numbers(run: Run, data: Images, loggers: list[Logger], metrics: dict[str, float]) -> Score:
+    """Evaluate what was trained, train the stages, write all numbers, and return the score.
+
+    `metrics`: the numbers of the last step, which have to do if no checkpoint was saved.
+    """
+    config = run.config
+    saved = [which for which in ("best", "last") if run.checkpoint(which).exists()]
+    if saved:
+        metrics = losses(run, data, ("val", "test"), saved[0])
+        metrics |= measure(run, data, build.metrics(config), checkpoint=saved[0])
+        run.add_metrics(_stages(run))
+    else:
+        log.info(
+            "no checkpoint was saved, so these are the numbers of the last step; there are none of the test or of "
+            "metrics=…, and no stage of stages=… is trained"
+        )
+    run.add_metrics(metrics)
+    final = {name: value for name, value in metrics.items() if name.startswith("test/")}  # val/… has a curve already
+    for logger in loggers:
+        if isinstance(logger, TensorBoardLogger):  # it shows hyperparameters only beside the numbers they led to
+            logger.log_hyperparams(hyperparameters(config, run.manifest["choices"]), final)
+        else:
+            logger.log_metrics(final)
+        logger.finalize("success")
+    show(metrics, f"{data.size('test')} test images")
+    log.info("run     %s", os.path.relpath(run.folder))
+    everything = run.metrics  # with those of the stages
+    if isinstance(config.score, str):
+        return everything.get(config.score, math.nan)
+    return [everything.get(name, math.nan) for name in config.score]
+
+
+def _stages(run: Run) -> dict[str, float]:
+    """Train the stages that `stages` names, one on the other. Return their numbers by `STAGE/NAME`.
+
+    Each stage is a run in a folder inside this run's folder. A stage that is done stays as it is.
+    """
+    metrics: dict[str, float] = {}
+    before = run
+    for name in run.config.get("stages") or {}:
+        log.info("stage   %s", name)
+        config = follow(run, before, name)
+        chosen = choices(config, before) | {"stage": name}
+        before = Run.start(run.folder / name, config, chosen, run.manifest["overrides"])
+        complete(before)
+        metrics |= {f"{name}/{key}": value for key, value in before.metrics.items()}
+    if metrics:
+        start_log(run.folder)  # each stage has a log of its own
+    return metrics
+
+
+def _hardware(config: DictConfig) -> str:
+    if build.device_of(config).type == "cuda":
+        return torch.cuda.get_device_name()
+    return f"{torch.get_num_threads()} of {os.cpu_count()} CPU cores"
+
+
+def _announce(run: Run, data: Images, model: Objective, chosen: Mapping[str, str]) -> None:
+    """Say what is about to be trained, on what, and where."""
+    config, choice = run.config, run.manifest["choices"].get
+    for group, chooser in chosen.items():
+        log.info("%-7s %s, chosen by %s", group, choice(group), chooser)
+    log.info(
+        "model   %s: %s parameters",
+        f"{choice('model')} of {choice('net')}, reconstruction {choice('reconstruction')}"
+        if isinstance(model, Autoencoder)
+        else f"classifier on {len(config.encoders)} trained encoders",
+        " + ".join(f"{name} {sum(p.numel() for p in part.parameters()):,}" for name, part in model.named_children()),
+    )
+    log.info(
+        "data    %s, noise %s: %s, %s classes, %s train / %s validation / %s test images",
+        choice("data"),
+        choice("noise"),
+        "×".join(map(str, data.shape)),
+        data.num_classes,
+        *(data.size(split) for split in ("train", "val", "test")),
+    )
+    log.info(
+        "device  %s × %s, precision %s, at most %s epochs of %s images a step",
+        count_processes(config.trainer),
+        config.trainer.accelerator,
+        config.trainer.precision,
+        config.trainer.max_epochs,
+        config.data.batch_size,
+    )
+    log.info("folder  %s", os.path.relpath(run.folder))

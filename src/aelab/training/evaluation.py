@@ -1,0 +1,131 @@
+"""The numbers of a trained run, from nothing but its folder."""
+
+import logging
+from collections.abc import Mapping, Sequence
+
+from lightning import Trainer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Column, Table
+
+from aelab.callbacks.averages import Averages
+from aelab.callbacks.health import Health
+from aelab.composition import build
+from aelab.composition.stages import is_classifier
+from aelab.composition.trained import MetricGroup, Trained
+from aelab.data.base import Images
+from aelab.data.loader import Split
+from aelab.errors import Unsupported
+from aelab.models.base import Autoencoder
+from aelab.runs.run import Run
+
+ROWS = 30  # of a table
+
+log = logging.getLogger(__name__)
+
+
+def evaluate(
+    run: Run,
+    splits: Sequence[Split] = ("val", "test"),
+    groups: Mapping[str, MetricGroup] | None = None,
+    asked: bool = False,
+    checkpoint: str = "best",
+    root: str | None = None,
+) -> dict[str, float]:
+    """Return the terms of the loss, by `split/name`, and the numbers of each group, by `group/name`.
+
+    All are added to the run's `metrics.json` as they come. A second call gives the same numbers. A group that this model
+    or this data does not support is left out, and a line says why. If it was `asked` for by name, it raises
+    Unsupported. `root`: where the data lies now, if it moved.
+    """
+    status = run.manifest.get("status", "unfinished")
+    if status != "done":
+        log.warning("the run is %s: these are the numbers of what it saved so far", status)
+    data = build.data(run.config_at(root))
+    data.setup()
+    metrics = losses(run, data, splits, checkpoint)
+    run.add_metrics(metrics)
+    return metrics | measure(run, data, groups or {}, asked, checkpoint)
+
+
+def measure(
+    run: Run, data: Images, groups: Mapping[str, MetricGroup], asked: bool = False, checkpoint: str = "best"
+) -> dict[str, float]:
+    """Return the numbers of the groups, by `group/name` (see `evaluate`)."""
+    metrics: dict[str, float] = {}
+    if not groups:
+        return metrics
+    if is_classifier(run.config) and not asked:
+        log.info("no %s: a classifier has its loss and its error only", ", ".join(groups))
+        return metrics
+    trained = Trained(build.trained_autoencoder(run, checkpoint), data, build.device_of(run.config))
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+        task = progress.add_task("", total=len(groups))
+        for name, group in groups.items():
+            progress.update(task, description=name)
+            try:
+                numbers = {f"{name}/{key}": value for key, value in group(trained).items()}
+            except Unsupported as reason:
+                if asked:
+                    raise
+                log.info("no %s: %s", name, reason)
+                numbers = {}
+            run.add_metrics(numbers)
+            metrics |= numbers
+            progress.advance(task)
+    return metrics
+
+
+def losses(run: Run, data: Images, splits: Sequence[Split], checkpoint: str = "best") -> dict[str, float]:
+    """Return every term of the loss and every error of the images, by `split/name`, over each image exactly once.
+
+    One process on one device evaluates, whatever trained the run.
+    """
+    config, model = run.config, build.trained(run, checkpoint)
+    model.attach(data)
+    trainer = Trainer(
+        accelerator=build.device_of(config).type,
+        devices=1,
+        precision=config.trainer.precision,
+        inference_mode=False,  # a contractive model differentiates in evaluation too
+        logger=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        enable_checkpointing=False,
+        callbacks=[Averages(), *([Health(folder=None)] if isinstance(model, Autoencoder) else [])],
+    )
+    metrics: dict[str, float] = {}
+    for split in splits:
+        verb = trainer.validate if split == "val" else trainer.test
+        verb(model, datamodule=data, verbose=False)
+        metrics |= {name: float(value) for name, value in trainer.callback_metrics.items()}
+        seen, size = metrics[f"{split}/images"], data.size(split)
+        if seen != size:
+            raise RuntimeError(f"the evaluation saw {seen:.0f} images of a {split} split of {size}")
+    return metrics
+
+
+def show(metrics: dict[str, float], title: str) -> None:
+    """Print the numbers. The terms of the loss make one table with a column per split, and each group makes one."""
+    groups: dict[str, list[tuple[str, str, float]]] = {}
+    for name, value in metrics.items():
+        first, _, rest = name.partition("/")
+        if first in ("val", "test"):
+            groups.setdefault(title, []).append((rest, first, value))
+        elif "/" in rest:
+            row, _, column = rest.rpartition("/")
+            groups.setdefault(first, []).append((row, column, value))
+        else:
+            groups.setdefault(first, []).append((rest, "", value))
+    console = Console()
+    for group, entries in groups.items():
+        columns = list(dict.fromkeys(column for _, column, _ in entries))
+        rows = list(dict.fromkeys(row for row, _, _ in entries))
+        values = {(row, column): f"{value:.5g}" for row, column, value in entries}
+        table = Table("", *(Column(column, overflow="fold") for column in columns), title=group)
+        for row in rows[:ROWS]:
+            table.add_row(row, *(values.get((row, column), "") for column in columns))
+        if len(rows) > ROWS:
+            table.add_row(f"{len(rows) - ROWS} more in metrics.json")
+        console.print(table)

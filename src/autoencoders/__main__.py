@@ -1,3 +1,0 @@
-from autoencoders.cli import main
-
-main()

@@ -1,9 +1,0 @@
-"""Fashion-MNIST: 70,000 pictures of clothing, 1×28×28. Xiao, Rasul & Vollgraf, 2017, arXiv:1708.07747."""
-
-from torchvision import datasets
-
-from autoencoders.data.mnist import MNIST
-
-
-class FashionMNIST(MNIST):
-    source = datasets.FashionMNIST
