@@ -6,8 +6,9 @@
     python scripts/reproduce.py --table                       only writes the tables anew
     python scripts/reproduce.py --guard                       a short run of each against the band that such runs had
 
-A row is an ordinary sweep over its seeds, so the same line, typed again, completes it. Numbers are collected in
-docs/reproduction.json, and docs/reproduction.md and the table in README.md are made from it.
+docs/papers/NAME.yaml states the rows of an experiment and what was published. A row is an ordinary sweep over its seeds,
+so the same line, typed again, completes it. Numbers are collected in docs/reproduction.json. docs/reproduction.md and
+the table in README.md are made from it.
 """
 
 import argparse
@@ -25,14 +26,16 @@ from typing import Any
 
 import yaml
 
+from aelab.atomic import write_text
 from aelab.composition.compose import configs
 from aelab.runs.run import Run
 from aelab.runs.sweep import Sweep, seconds
 
 ROOT = Path(__file__).parents[1]
 RECORD = ROOT / "docs" / "reproduction.json"
+PAPERS = ROOT / "docs" / "papers"
 LOGS = Path("logs", "reproduction")
-ELSEWHERE = ("data.root=", "hydra", "trainer.accelerator=", "trainer.devices=", "trust=")  # words that change no number
+ELSEWHERE = ("data.root=", "hydra", "trainer.accelerator=", "trainer.devices=", "trust=")  # these words change no number
 HEAD = ["experiment", "number", "published", "obtained", "seeds", "minutes a run", "on", "deviation", "command"]
 
 
@@ -62,29 +65,27 @@ def main() -> None:
 
 
 def papers() -> Iterator[tuple[str, dict[str, Any]]]:
-    """Every experiment that says what it reproduces, and what it says."""
-    for path in sorted((configs() / "experiment").glob("*.yaml")):
-        if about := yaml.safe_load(path.read_text()).get("paper"):
-            yield path.stem, about
+    """Yield every experiment of a paper, and what docs/papers says of it."""
+    for path in sorted(PAPERS.glob("*.yaml")):
+        yield path.stem, yaml.safe_load(path.read_text())
 
 
 def settings(experiment: str, overrides: list[str]) -> str:
-    """A digest of all that an experiment says but its prose, and of what a row overrides.
+    """Return a digest of the config of an experiment and of what a row overrides.
 
-    It stands with the numbers of the row, so a test tells who changes an experiment to run its rows again.
+    It stands with the numbers of the row. A test tells whoever changes an experiment to run its rows again.
     """
     said = yaml.safe_load((configs() / "experiment" / f"{experiment}.yaml").read_text())
-    said.pop("paper")
     return hashlib.sha256(json.dumps([said, overrides], sort_keys=True).encode()).hexdigest()[:8]
 
 
 def run(experiment: str, row: str, about: dict[str, Any], extra: list[str]) -> bool:
-    """Sweep over the seeds of a row, and record the runs that are done; whether all are."""
+    """Sweep over the seeds of a row, and record the runs that are done. Return whether all are."""
     changed = [word for word in extra if not word.startswith(ELSEWHERE)]
     words = command(experiment, row, about, changed)
     there = [word for word in extra if word not in changed]
     folder = LOGS / place(experiment, changed) / row
-    there += [f"log_dir={LOGS}", f"name={folder.relative_to(LOGS)}"]
+    there += [f"paths.log_dir={LOGS}", f"name={folder.relative_to(LOGS)}"]
     done = subprocess.run([sys.executable, "-m", "aelab", *words, *there], check=False).returncode == 0
     if (folder / "sweep.json").exists():
         manifests = Sweep(folder).manifests()
@@ -95,14 +96,14 @@ def run(experiment: str, row: str, about: dict[str, Any], extra: list[str]) -> b
 
 
 def command(experiment: str, row: str, about: dict[str, Any], changed: list[str]) -> list[str]:
-    """What stands after `ae`, but for the folder."""
+    """Return the words after `ae`, without the folder."""
     entry = about["rows"][row]
     seeds = ",".join(map(str, entry.get("seeds", about["seeds"])))
     return ["train", "-m", f"experiment={experiment}", *entry.get("overrides", []), *changed, f"seed={seeds}"]
 
 
 def place(experiment: str, changed: list[str]) -> str:
-    """The name of an experiment, and of one that was changed."""
+    """Return the name of an experiment, or of one that was changed."""
     return "_".join([experiment, *(word.replace("=", "-") for word in changed)])
 
 
@@ -119,12 +120,11 @@ def record(experiment: str, row: str, changed: list[str], runs: list[Run], about
         "hardware": runs[0].manifest["hardware"],
         "commit": runs[0].manifest["commit"],
     }
-    RECORD.parent.mkdir(exist_ok=True)
-    RECORD.write_text(json.dumps(everything, indent=2, sort_keys=True) + "\n")
+    write_text(RECORD, json.dumps(everything, indent=2, sort_keys=True) + "\n")
 
 
 def minutes(manifests: list[dict[str, Any]]) -> str:
-    """The mean over runs that were made in one stretch."""
+    """Return the mean over runs that were made in one stretch."""
     took = [seconds(manifest) or 0.0 for manifest in manifests]
     return f"{statistics.fmean(took) / 60:.0f}" if took else "resumed"
 
@@ -134,9 +134,10 @@ def recorded() -> dict[str, dict[str, Any]]:
 
 
 def write_tables() -> None:
-    """docs/reproduction.md, and the table of published numbers in README.md."""
+    """Write docs/reproduction.md, and the table in README.md, which has the numbers marked `readme`."""
     about = dict(papers())
     lines: list[list[str]] = []
+    short = [["experiment", "number", "published", "obtained"]]
     wide = []
     for name, rows in sorted(recorded().items()):
         paper = about[next(iter(rows.values()))["experiment"]]
@@ -150,6 +151,7 @@ def write_tables() -> None:
                         [paper["rows"][row].get("deviation", paper["deviation"]), *rows[row]["changed"]]
                     )
                     lines += numbers(name, row, paper, rows[row], "the same" if deviation == said else deviation)
+                    short += headlines(name, row, paper, rows[row])
                     said = deviation
     table = markdown([HEAD, *lines])
     protocols = "\n".join(
@@ -160,14 +162,14 @@ def write_tables() -> None:
         "Minutes are those of the clock, of runs made in one stretch, on a machine that had other work beside.\n"
     )
     text = "\n".join([head, table, f"## Protocols\n\n{protocols}\n", *wide])
-    (ROOT / "docs" / "reproduction.md").write_text(text)
+    write_text(ROOT / "docs" / "reproduction.md", text)
     readme, (begin, end) = ROOT / "README.md", ("<!-- reproduction -->\n", "<!-- /reproduction -->")
-    new = re.sub(f"{begin}.*{end}", lambda _: f"{begin}\n{table}\n{end}", readme.read_text(), flags=re.DOTALL)
-    readme.write_text(new)
+    new = re.sub(f"{begin}.*{end}", lambda _: f"{begin}\n{markdown(short)}\n{end}", readme.read_text(), flags=re.DOTALL)
+    write_text(readme, new)
 
 
 def numbers(name: str, row: str, paper: dict[str, Any], entry: dict[str, Any], deviation: str) -> Iterator[list[str]]:
-    """A line of the table for each number of a row; what they share stands in the first."""
+    """Yield a line of the table for each number of a row. What they share stands in the first line."""
     shared = [
         ", ".join(map(str, entry["seeds"])),
         entry["minutes"],
@@ -188,8 +190,15 @@ def numbers(name: str, row: str, paper: dict[str, Any], entry: dict[str, Any], d
             shared = [""] * len(shared)
 
 
+def headlines(name: str, row: str, paper: dict[str, Any], entry: dict[str, Any]) -> Iterator[list[str]]:
+    """Yield the line of README's table for each number of a row that is marked `readme`."""
+    for key, number in paper["rows"][row]["numbers"].items():
+        if "readme" in number and key in entry["numbers"]:
+            yield [f"`{name}`", number["readme"], str(number["published"]), obtained(entry["numbers"][key], number)]
+
+
 def columns(paper: dict[str, Any], rows: dict[str, Any]) -> str:
-    """A line for each row, a column for each number."""
+    """Return a table with a line for each row and a column for each number."""
     there = [row for row in paper["rows"] if row in rows]
     lines = [["", *(number["name"] for number in paper["columns"].values()), "minutes", "on"]]
     for row in there:
@@ -200,7 +209,7 @@ def columns(paper: dict[str, Any], rows: dict[str, Any]) -> str:
 
 
 def obtained(values: list[float], number: dict[str, Any]) -> str:
-    """Mean ± standard deviation over seeds, in the paper's unit."""
+    """Return mean ± standard deviation over seeds, in the paper's unit."""
     scaled = [value * number.get("scale", 1) for value in values]
     digits = number.get("digits", 2)
     spread = f" ± {statistics.stdev(scaled):.{digits}f}" if len(scaled) > 1 else ""
@@ -214,7 +223,7 @@ def markdown(lines: list[list[str]]) -> str:
 
 
 def guard(experiment: str, band: dict[str, Any], extra: list[str]) -> bool:
-    """Whether a short run gives a number within a band that such runs had."""
+    """Return whether a short run gives a number within the band that such runs had."""
     with tempfile.TemporaryDirectory() as folder:
         words = ["train", f"experiment={experiment}", *band["overrides"], *extra, f"hydra.run.dir={folder}/run"]
         done = subprocess.run([sys.executable, "-m", "aelab", *words], stdout=subprocess.DEVNULL, check=False)

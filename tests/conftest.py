@@ -1,9 +1,12 @@
-"""What the tests share: configs are composed as `ae` composes them, and groups are discovered, never listed."""
+"""What the tests share. Configs are composed as `ae` composes them, and groups are discovered, never listed."""
 
 import os
 
-# Small nets, and a process of pytest a core: more threads would wait for each other. Read when a library is loaded.
+# Small nets, and a pytest process per core: more threads would wait for each other. Read when a library is loaded.
 os.environ |= {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+REAL_DATA = os.environ.pop("AE_DATA", None)  # for the tests that want it. To all others it must make no difference
+os.environ.pop("AE_LOGS", None)
+import functools
 import re
 import shutil
 import struct
@@ -14,17 +17,30 @@ import torch
 from lightning.pytorch.callbacks import Callback
 
 from aelab.composition import build
-from aelab.composition.compose import compose, configs
+from aelab.composition import compose as composing
+from aelab.composition.compose import configs
 from aelab.data.base import Images
 from aelab.errors import UserError
 from aelab.models.base import Autoencoder
 from aelab.runs.run import Run
-from aelab.training.fit import train
+from aelab.training.complete import complete
+from omegaconf import DictConfig
 
 
 def names(group: str) -> list[str]:
     """Every choice of a config group."""
-    return sorted(path.stem for path in (configs() / group).glob("*.yaml") if path.stem != "base")
+    return sorted(path.stem for path in (configs() / group).glob("*.yaml") if path.stem not in ("base", "core"))
+
+
+@functools.cache
+def _composed(verb: str, overrides: tuple[str, ...]) -> tuple[DictConfig, dict]:
+    return composing.compose(verb, overrides)
+
+
+def compose(verb: str, overrides=()) -> tuple[DictConfig, dict]:
+    """As `ae VERB OVERRIDES` composes, each line once in a test process."""
+    config, choices = _composed(verb, tuple(overrides))
+    return config.copy(), dict(choices)
 
 
 def model(*overrides: str) -> Autoencoder:
@@ -32,7 +48,7 @@ def model(*overrides: str) -> Autoencoder:
 
 
 def composed(*overrides: str) -> Autoencoder:
-    """As `model`, but what makes no sense is skipped: it must be refused with a reason that says what to type."""
+    """As `model`, but skips what makes no sense. That must be refused with a reason that says what to type."""
     try:
         return model(*overrides)
     except UserError as refusal:
@@ -47,26 +63,53 @@ def data(*overrides: str) -> Images:
     return built
 
 
+def start(folder: Path, *overrides: str) -> Run:
+    """A run that `ae train` would begin in `folder`."""
+    return Run.start(folder, *compose("train", overrides), list(overrides))
+
+
 def trained(folder: Path, *overrides: str) -> Run:
     """A finished run in `folder`, as `ae train` makes it."""
-    config, choices = compose("train", overrides)
-    train(config, folder, choices)
-    return Run(folder)
+    run = start(folder, *overrides)
+    complete(run)
+    return run
 
 
 class Probe(Callback):
-    """Keeps what a fit saw: the loss of every training step."""
+    """Keeps the terms of the loss of every training step."""
 
     def __init__(self) -> None:
-        self.losses: list[float] = []
+        self.terms: list[dict[str, float]] = []
+
+    @property
+    def losses(self) -> list[float]:
+        return [terms["loss"] for terms in self.terms]
 
     def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx) -> None:
-        self.losses.append(float(outputs["terms"]["loss"]))
+        self.terms.append({name: float(value) for name, value in outputs["terms"].items()})
 
 
 @pytest.fixture(scope="session")
-def vae_run(tmp_path_factory: pytest.TempPathFactory) -> Run:
-    return trained(tmp_path_factory.mktemp("runs") / "vae", "trainer.max_epochs=2")
+def shared(tmp_path_factory: pytest.TempPathFactory):
+    """`shared("model=vae")`: a finished run with these words, trained once for all test processes together."""
+    from filelock import FileLock
+
+    root = tmp_path_factory.getbasetemp()
+    root = (root.parent if os.environ.get("PYTEST_XDIST_WORKER") else root) / "shared"
+    root.mkdir(exist_ok=True)
+
+    def run(*overrides: str) -> Run:
+        words = overrides if any("max_epochs" in word for word in overrides) else (*overrides, "trainer.max_epochs=1")
+        folder = root / re.sub(r"\W+", "_", " ".join(words))
+        with FileLock(f"{folder}.lock"):
+            return trained(folder, *words)
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def vae_run(shared) -> Run:
+    return shared("model=vae", "trainer.max_epochs=2")
 
 
 @pytest.fixture
@@ -100,7 +143,6 @@ def write_idx(root: Path, name: str = "MNIST", train: int = 40, test: int = 20) 
 @pytest.fixture
 def mnist_root() -> str:
     """Where the real MNIST lies: `AE_DATA`, as `.ci/run` sets it."""
-    root = os.environ.get("AE_DATA")
-    if root is None or not (Path(root) / "MNIST").is_dir():
+    if REAL_DATA is None or not (Path(REAL_DATA) / "MNIST").is_dir():
         pytest.skip("no MNIST: set AE_DATA to a folder that torchvision would read it from")
-    return root
+    return REAL_DATA

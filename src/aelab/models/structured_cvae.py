@@ -38,7 +38,7 @@ class StructuredCVAE(Autoencoder):
 
     def loss(self, batch: Batch) -> Terms:
         g, x, hidden = self.guessed(batch.seen), batch.x, batch.chosen
-        m, v = self.prior(batch.seen, hidden, g)
+        m, v = self.prior(batch.seen, batch.hidden, g)
         mu, logvar = self.recognition(x).chunk(2, dim=1)
         z = mu + (logvar / 2).exp() * torch.randn_like(mu)
         reconstruction = (hidden * self.elements(self.decoder(z), x)).flatten(1).sum(1).mean()
@@ -49,10 +49,10 @@ class StructuredCVAE(Autoencoder):
         return {"loss": loss, "bound": bound, "reconstruction": reconstruction, "kl": divergence, "guess": guess}
 
     @once
-    def prior(self, seen: Tensor, hidden: Tensor, g: Tensor) -> tuple[Tensor, Tensor]:
+    def prior(self, seen: Tensor, hidden: Tensor | None, g: Tensor) -> tuple[Tensor, Tensor]:
         """What is seen (B, C, H, W), which pixels are hidden, and the guess -> m and v, each (B, latent_dim)."""
-        filled = torch.where(hidden, self.reconstruction.mean(g.detach()), seen)
-        m, v = self.encoder(filled).chunk(2, dim=1)
+        s = seen if hidden is None else torch.where(hidden, self.reconstruction.mean(g.detach()), seen)
+        m, v = self.encoder(s).chunk(2, dim=1)
         return m, v
 
     @once
@@ -68,4 +68,4 @@ class StructuredCVAE(Autoencoder):
         return m
 
     def encode_batch(self, batch: Batch) -> Tensor:
-        return self.prior(batch.seen, batch.chosen, self.guessed(batch.seen))[0]
+        return self.prior(batch.seen, batch.hidden, self.guessed(batch.seen))[0]

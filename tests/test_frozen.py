@@ -1,0 +1,252 @@
+"""Runs of earlier versions stay good: they load, give the numbers they gave, and complete."""
+
+import inspect
+import json
+import os
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from conftest import Probe, compose, names
+from hydra.utils import get_object
+
+from aelab import cli
+from aelab.composition import build
+from aelab.composition.trained import load
+from aelab.runs import frozen
+from aelab.runs.run import Run
+from aelab.runs.sweep import Sweep
+from aelab.training.complete import complete
+from aelab.training.evaluation import evaluate
+from aelab.training.fit import fit
+
+GOLDEN = Path(__file__).parent / "golden"
+TARGETS = sorted(GOLDEN.glob("targets/*.json"))
+# What `aelab.composition.build` hands to a constructor beside the keys of a config.
+SUPPLIED = {"net", "reconstruction", "noise", "seed", "below", "encode", "encoders", "shape", "num_classes", "params"}
+
+SAY = (
+    "{what}. A run of version {version} cannot be opened like this. Raise VERSION in src/aelab/runs/frozen.py by one and "
+    "write a function with @change(VERSION) there, which turns a part as it was into one as it is (for a new key: "
+    "part['key'] = the value that means as before). Then type `python tests/test_frozen.py`, which records the keys of "
+    "the new version."
+)
+
+
+def parts(node):
+    if isinstance(node, dict):
+        if "_target_" in node:
+            yield node
+        for value in node.values():
+            yield from parts(value)
+
+
+def recorded() -> dict[str, dict]:
+    """Every target that a config names, with its keys and their defaults; and the keys of a run's config itself."""
+    lines = [[f"{group}={name}"] for group in ("net", "noise", "reconstruction", "optimizer", "scheduler", "trainer")
+             for name in names(group)]  # fmt: skip
+    lines += [[f"model={name}"] for name in names("model")]
+    lines += [[f"data={name}"] for name in names("data") if name != "codes"]
+    lines += [[f"+schedule@model.beta={name}"] for name in names("schedule")]
+    for group in ("callbacks", "logger", "metrics"):
+        lines += [[f"{group}=[{','.join(set(names(group)) - {'core'})}]"]]
+    lines += [["+stages@stages.classifier=classifier"]]
+    found: dict[str, dict] = {}
+    for words in lines:
+        config = yaml.safe_load(frozen.freeze(compose("train", words)[0]))
+        found.setdefault("root", dict.fromkeys(sorted(config)))
+        for part in parts(config):
+            found.setdefault(part["_target_"], {k: v for k, v in part.items() if k != "_target_"})
+    return dict(sorted(found.items()))
+
+
+def misfit(config: dict) -> set[str]:
+    """The keys that a part lacks, and those that its target does not take."""
+    parameters = inspect.signature(get_object(config["_target_"])).parameters
+    named = {name for name, p in parameters.items() if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)}
+    needed = {name for name in named if parameters[name].default is inspect.Parameter.empty}
+    has = {key for key in config if not key.startswith("_")}
+    return (needed - has | has - named) - SUPPLIED
+
+
+@pytest.mark.parametrize("path", TARGETS, ids=lambda path: f"version {path.stem}")
+def test_every_part_of_every_version_can_be_built(path):
+    then = json.loads(path.read_text())
+    root = frozen.migrated({**then.pop("root"), "version": int(path.stem)})
+    now = set(recorded()["root"])
+    difference = sorted((set(root) ^ now) - {"short_epochs"})
+    assert not difference, SAY.format(what=f"The config of a run differs in {difference}", version=path.stem)
+    for target, keys in then.items():
+        part = {"_target_": target, **keys}
+        config = frozen.migrated({"version": int(path.stem), "trainer": {}, "part": part})["part"]
+        try:
+            difference = sorted(misfit(config))
+        except Exception as error:
+            pytest.fail(SAY.format(what=f"{config['_target_']} is gone ({error})", version=path.stem))
+        what = f"{config['_target_']} differs from its config in {difference}"
+        assert not difference, SAY.format(what=what, version=path.stem)
+
+
+def test_the_keys_of_this_version_are_recorded():
+    """Whoever adds a class records it here; whoever adds a key to one writes a change."""
+    path = GOLDEN / "targets" / f"{frozen.VERSION}.json"
+    then, now = json.loads(path.read_text()), recorded()
+    for target, keys in then.items():
+        assert target in now, SAY.format(what=f"{target} is gone", version=frozen.VERSION)
+        changed = sorted(set(keys) ^ set(now[target]))
+        assert not changed, SAY.format(what=f"{target} differs from its config in {changed}", version=frozen.VERSION)
+    new = sorted(set(now) - set(then))
+    assert not new, f"{', '.join(new)} is new: type `python tests/test_frozen.py`, which records its keys"
+
+
+@pytest.fixture
+def golden(tmp_path, monkeypatch):
+    """A copy of the golden runs as `logs/`, where `ae` is typed."""
+    shutil.copytree(GOLDEN, tmp_path / "logs")
+    monkeypatch.chdir(tmp_path)
+
+    def ae(*words: str) -> int:
+        monkeypatch.setattr(sys, "argv", ["ae", *words])
+        try:
+            cli.main()
+        except SystemExit as stop:
+            return 1 if isinstance(stop.code, str) else int(stop.code or 0)
+        return 0
+
+    return ae
+
+
+def contents(folder: Path) -> dict[Path, bytes]:
+    locks = {".lock", ".sweep.lock", "sweep.json"}
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file() and path.name not in locks}
+
+
+RUNS = [path.parent.relative_to(GOLDEN) for path in sorted(GOLDEN.rglob("config.yaml")) if "cut" not in path.parts]
+
+
+@pytest.mark.parametrize("folder", RUNS, ids=lambda folder: "/".join(part[-60:] for part in folder.parts))
+def test_an_old_run_loads_and_gives_its_own_numbers(folder, golden):
+    run = Run(Path("logs") / folder)
+    stored = {k: v for k, v in run.metrics.items() if k.split("/")[0] in ("val", "test")}
+    assert stored
+    assert evaluate(run) == pytest.approx(stored, rel=1e-5), "equal to the last bit on the machine that made them"
+    assert load(run.folder).state_dict()
+
+
+def test_the_numbers_of_every_metric_group_too(golden):
+    run = Run("logs/run")
+    stored = run.metrics
+    evaluate(run, groups=build.metrics(run.config))
+    assert run.metrics == pytest.approx(stored, rel=1e-3)
+
+
+def test_ae_evaluate_prints_the_stored_numbers(golden, capsys):
+    stored = Run("logs/run").metrics
+    assert golden("evaluate", "run=logs/run", "metrics=[]", "--json") == 0
+    assert json.loads(capsys.readouterr().out) == pytest.approx(
+        {k: v for k, v in stored.items() if k.split("/")[0] in ("val", "test")}, rel=1e-5
+    )
+
+
+def words_of(path: Path) -> list[str]:
+    import shlex
+
+    return shlex.split(json.loads(path.read_text())["command"])[1:]
+
+
+def test_their_own_lines_typed_again_train_nothing(golden, capsys):
+    before = contents(Path("logs"))
+    assert golden(*words_of(GOLDEN / "sweep" / "sweep.json")) == 0
+    said = capsys.readouterr()
+    assert "2 jobs, 2 done" in said.out
+    assert "callbacks=[default,early_stopping] is written callbacks=[early_stopping] now" in said.err
+    words = words_of(GOLDEN / "run" / "manifest.json")
+    words[-1] = "hydra.run.dir=logs/run"
+    assert golden(*words) == 0
+    assert contents(Path("logs")) == before
+
+
+def test_an_old_sweep_completes(golden, capsys):
+    """One of its two jobs is gone. The line as it was typed then trains that one, under the name that it had."""
+    sweep = Sweep("logs/sweep")
+    gone = next(job for job in sweep.jobs if "model=ae" in job)
+    stored = Run(sweep.folder / gone).metrics
+    shutil.rmtree(sweep.folder / gone)
+    other = next(job for job in sweep.jobs if job != gone)
+    before = contents(sweep.folder / other)
+    assert golden(*words_of(GOLDEN / "sweep" / "sweep.json")) == 0
+    assert "2 jobs, 1 done" in capsys.readouterr().out
+    assert {path.name for path in sweep.folder.iterdir() if path.is_dir()} == set(sweep.jobs)
+    assert contents(sweep.folder / other) == before
+    assert Run(sweep.folder / gone).metrics == pytest.approx(stored, rel=1e-4)
+
+
+def test_an_old_run_that_was_cut_goes_on(golden):
+    """A run of two optimizers, stopped in its second epoch, gives what the whole run of that version gave."""
+    whole = json.loads((GOLDEN / "cut_whole.json").read_text())
+    run = Run("logs/cut")
+    complete(run)
+    assert "resumes after 10 steps" in (run.folder / "train.log").read_text()
+    assert run.metrics == pytest.approx(whole, rel=1e-4)
+
+
+@pytest.mark.parametrize("name", json.loads((GOLDEN / "numbers.json").read_text()))
+def test_every_model_learns_as_it_did(name, tmp_path):
+    """Three steps of every model, as version 0 took them."""
+    then = json.loads((GOLDEN / "numbers.json").read_text())[name]
+    more = ["model.emphasis=changed"] if name == "dae" else []
+    words = [f"model={name}", *more, "trainer.max_epochs=2", "trainer.max_steps=3", "logger=[]", "~callbacks.pictures"]
+    probe = Probe()
+    fit(Run.start(tmp_path / "run", *compose("train", words)), callbacks=[probe])
+    for now, before in zip(probe.terms, then["steps"], strict=True):
+        assert now == pytest.approx(before, rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("then", "now"),
+    [
+        ("callbacks=[default,ema]", "callbacks=[ema]"),
+        ("callbacks=[default]", "callbacks=[]"),
+        ("schedule=short", "budget=short"),
+        ("trainer=overfit", "debug=overfit"),
+        ("trainer=gpu", "trainer=gpu"),
+        ("+stage@then.layer_2=layer", "+stages@stages.layer_2=layer"),
+        ("++then.layer_2.model.latent_dim=3", "++stages.layer_2.model.latent_dim=3"),
+        ("++then.a.noise._target_=autoencoders.noise.NoNoise", "++stages.a.noise._target_=aelab.noise.NoNoise"),
+        ("log_dir=/a/b=c", "paths.log_dir=/a/b=c"),
+        ("+trainer.limit_val_batches=0", "trainer.limit_val_batches=0"),
+        ("+trainer.min_epochs=2", "+trainer.min_epochs=2"),
+        ("scheduler.T_max=7", "scheduler.total=7"),
+        ("~callbacks.pictures", "~callbacks.pictures"),
+        ("model.then=1", "model.then=1"),
+        ("score=[then/val/error]", "score=[then/val/error]"),
+    ],
+)
+def test_words_of_version_0(then, now):
+    assert frozen.word_today(then) == now
+    assert frozen.word_today(now) == now
+
+
+def test_a_folder_of_this_version_is_left_as_it_is():
+    config = yaml.safe_load(frozen.freeze(compose("train", ["model=dae"])[0]))
+    assert config["version"] == frozen.VERSION
+    assert frozen.migrated(config) == config
+
+
+@pytest.mark.parametrize("model", ["vae", "vqvae"])
+def test_the_shape_of_a_code_follows_from_an_old_config(model):
+    config, _ = compose("train", [f"model={model}", "data.shape=[1,9,8]"])
+    plain = frozen.migrated(yaml.safe_load(frozen.freeze(config)))
+    built = build.model(config)
+    with torch.no_grad():
+        z = built.encode(torch.zeros(1, 1, 9, 8))
+    assert frozen.code_shape(plain) == list(z.shape[1:]) == list(built.code_shape)
+
+
+if __name__ == "__main__":
+    path = GOLDEN / "targets" / f"{frozen.VERSION}.json"
+    path.write_text(json.dumps(recorded(), indent=1) + os.linesep)
+    print(path)
