@@ -31,7 +31,7 @@ def test_help_imports_nothing_heavy():
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert "ae train" in done.stdout
-    assert all(f"ae {verb}" in done.stdout for verb in cli.TASKS)
+    assert all(f"ae {verb}" in done.stdout for verb in cli.VERBS)
 
 
 def test_a_verb_explains_itself():
@@ -203,8 +203,8 @@ def test_a_users_own_variant_needs_no_fork(run_ae, tmp_path):
         "    def __init__(self, net, reconstruction, latent_dim, scale):\n"
         "        super().__init__(net, reconstruction, latent_dim, 'Identity', 0.0)\n"
         "        self.scale = scale\n\n"
-        "    def loss(self, seen, x, y):\n"
-        "        return {k: self.scale * v for k, v in super().loss(seen, x, y).items()}\n"
+        "    def loss(self, batch):\n"
+        "        return {k: self.scale * v for k, v in super().loss(batch).items()}\n"
     )
     mine = tmp_path / "mine" / "model"
     mine.mkdir(parents=True)

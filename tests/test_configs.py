@@ -5,14 +5,13 @@ import inspect
 import re
 
 import pytest
-from conftest import names
+from conftest import compose, names
 from hydra.utils import get_class
+from lightning import Trainer
 from omegaconf import OmegaConf
 
-from aelab.composition import build
-from aelab.composition.compose import compose, configs
-
-SHORT = {"short"}  # schedule=short is an experiment's length, and no schedule of a weight
+from aelab.composition.instantiate import build
+from aelab.composition.compose import configs
 
 FILES = {"model": "models", "net": "nets", "data": "data", "metrics": "metrics"}  # one file a config
 CLASSES = {
@@ -36,7 +35,7 @@ def test_a_config_is_named_after_its_file(group, package):
     folder = configs().parent / "src" / "aelab" / package
     if not folder.is_dir():
         folder = configs().parent / package
-    shared = {"base", "__init__", "loader", "resident", "stream", "download", "codebook", "image", "pca", "classifier"}
+    shared = {"base", "__init__", "loader", "resident", "stream", "download", "errors", "codebook", "pca", "classifier"}
     assert set(names(group)) == {path.stem for path in folder.glob("*.py")} - shared
     for name in names(group):
         assert target(group, name).startswith(f"aelab.{package}.{name}.")
@@ -51,17 +50,17 @@ def test_a_config_is_named_after_its_class(group, module):
         if inspect.isclass(cls) and cls.__module__ == module.__name__ and not getattr(cls, "_is_protocol", False)
     }
     assert sorted(classes, key=str.lower) == sorted(
-        (target(group, name).rpartition(".")[2] for name in set(names(group)) - SHORT), key=str.lower
+        (target(group, name).rpartition(".")[2] for name in names(group)), key=str.lower
     )
-    for name in set(names(group)) - SHORT:
+    for name in names(group):
         assert snake(target(group, name).rpartition(".")[2]) == ("noise" if name == "none" else name)
 
 
 @pytest.mark.parametrize("group", [*FILES, *CLASSES, "optimizer", "scheduler"])
 def test_every_choice_states_each_argument_exactly_once(group):
     """A default stands in yaml alone, and no key is one that the class does not have."""
-    wiring = {"net", "reconstruction", "noise", "seed", "params", "optimizer"}
-    for name in set(names(group)) - SHORT:
+    wiring = {"net", "reconstruction", "noise", "seed", "below", "encode", "params", "optimizer"}
+    for name in names(group):
         if group == "metrics":
             node = compose("evaluate", ["run=.", f"metrics=[{name}]"])[0].metrics[name]
         elif group == "schedule":
@@ -79,7 +78,7 @@ def test_every_choice_states_each_argument_exactly_once(group):
 @pytest.mark.parametrize("name", names("trainer"))
 def test_every_trainer_preset_is_one_that_lightning_takes(name):
     config, _ = compose("train", [f"trainer={name}"])
-    assert set(config.trainer) - {"_target_"} <= set(inspect.signature(build.Trainer).parameters)
+    assert set(config.trainer) - {"_target_"} <= set(inspect.signature(Trainer).parameters)
 
 
 @pytest.mark.parametrize("group", ["callbacks", "logger"])
@@ -90,6 +89,6 @@ def test_callbacks_and_loggers_compose(group):
 
 
 def test_modules_get_plain_python():
-    net = build.build(compose("train", ["net.hidden_dims=[8,4]"])[0].net)
+    net = build(compose("train", ["net.hidden_dims=[8,4]"])[0].net)
     assert type(net.hidden_dims) is list
     assert type(net.shape) is list

@@ -6,7 +6,7 @@ import pickle
 import numpy as np
 import pytest
 import torch
-from conftest import data, names, write_idx
+from conftest import compose, data, names, write_idx
 from PIL import Image
 from sklearn.datasets import load_digits
 from torchvision.datasets import cifar
@@ -157,8 +157,7 @@ def test_fit_pads_turns_grey_and_refuses():
 
 @pytest.mark.parametrize("name", sorted(set(names("data")) - {"codes"}))  # which asks a run
 def test_every_source_declares_a_shape_and_its_classes(name):
-    from aelab.composition.compose import compose
-
+    
     config, _ = compose("train", [f"data={name}"])
     assert len(config.data.shape) == 3
     assert config.net.shape == config.data.shape

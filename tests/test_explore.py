@@ -71,7 +71,7 @@ def test_the_page_decodes_as_the_model_does(page, own_run):
     pca = PCA(3, random_state=0).fit(z)
     corner = pca.mean_ + 3 * (pca.components_ * np.sqrt(pca.explained_variance_)[:, None])[:2].sum(0)
     with torch.no_grad():
-        expected = own_run.load_model().decode(torch.from_numpy(corner).float()[None])[0, 0] * 255
+        expected = build.trained(own_run).decode(torch.from_numpy(corner).float()[None])[0, 0] * 255
     assert np.abs(np.array(found[::4]).reshape(8, 8) - expected.numpy()).max() < 3
 
 

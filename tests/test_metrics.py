@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from conftest import data, model, names, trained
+from conftest import compose, data, model, names, trained
 from scipy.linalg import sqrtm
 from scipy.spatial.distance import cdist
 from scipy.stats import multivariate_normal
@@ -20,19 +20,17 @@ from torch import nn
 from torchmetrics.functional.image import multiscale_structural_similarity_index_measure as ms_ssim
 
 from aelab.composition import build
-from aelab.composition.compose import compose
 from aelab.errors import UserError
 from aelab.metrics import generation
 from aelab.composition.trained import Trained
 from aelab.errors import Unsupported
 from aelab.metrics.classifier import cache, classifier, features
 from aelab.data.errors import image_errors
-from aelab.metrics.likelihood import log_weights
 from aelab.metrics.pca import PCA
 from aelab.metrics.reconstruction import _errors
+from aelab.data.loader import Batch
 from aelab.models.base import Variational
 from aelab.noise import Gaussian
-from aelab.runs.run import Run
 
 CPU = torch.device("cpu")
 
@@ -48,7 +46,7 @@ def own_cache(tmp_path_factory, monkeypatch):
 
 
 @pytest.fixture(scope="session")
-def trained(vae_run):
+def subject(vae_run):
     return Trained.of(vae_run)
 
 
@@ -79,7 +77,7 @@ def test_every_group_of_every_model(name, tmp_path):
         assert first
         assert all(math.isfinite(value) for value in first.values())
         assert metric(Trained.of(run)) == first, kind
-    variational = isinstance(run.load_model(), Variational)
+    variational = isinstance(build.trained(run), Variational)
     assert refused == (set() if variational else {"likelihood"})
 
 
@@ -87,11 +85,11 @@ def test_every_group_of_every_model(name, tmp_path):
 
 
 def test_reconstruction_errors_are_those_of_scikit_image(denoiser):
-    trained = Trained.of(denoiser)
-    values = group("reconstruction")(trained)
-    (batch,) = trained.batches("test")
+    subject = Trained.of(denoiser)
+    values = group("reconstruction")(subject)
+    (batch,) = subject.batches("test")
     with torch.no_grad():
-        shown = {"model": trained.model(batch.seen, batch.y), "seen": batch.seen}
+        shown = {"model": subject.model(batch.seen, batch.y), "seen": batch.seen}
     for what, images in shown.items():
         pairs = [(a[0].double().numpy(), b[0].double().numpy()) for a, b in zip(images, batch.x, strict=True)]
         mse = np.mean([mean_squared_error(x, image) for image, x in pairs])
@@ -123,12 +121,12 @@ def test_ssim_is_that_of_scikit_image_and_ms_ssim_needs_a_large_image():
 @pytest.mark.real_data
 def test_the_anchor_is_pca_30_of_mnist(mnist_root):
     """Hinton & Salakhutdinov, 2006, print 13.87: fitted to all 60,000 training images, scored on the 10,000 others."""
-    trained = Trained(
+    subject = Trained(
         build.model(compose("train", ["data=mnist"])[0]), data("data=mnist", f"data.root={mnist_root}"), CPU
     )
-    both = torch.cat([trained.images(split)[0] for split in ("train", "val")])
+    both = torch.cat([subject.images(split)[0] for split in ("train", "val")])
     assert len(both) == 60_000
-    x = trained.images("test")[0]
+    x = subject.images("test")[0]
     assert float(image_errors(PCA(both, 30)(x), x)["sse"].mean()) == pytest.approx(13.866, abs=0.005)
 
 
@@ -139,6 +137,7 @@ class LinearGaussian(Variational):
     """p(z) = N(0, I), p(x | z) = N(W z, s² I): then p(x) = N(0, W Wᵀ + s² I). Its posterior is a poor guess."""
 
     likelihood = density = True
+    code_shape = (2,)
 
     def __init__(self, pixels, s=0.5):
         nn.Module.__init__(self)
@@ -149,9 +148,9 @@ class LinearGaussian(Variational):
         mu = x.flatten(1) @ self.weight / (self.s**2 + 1)
         return mu, torch.full_like(mu, -0.3)
 
-    def error(self, z, x, y=None):
+    def error(self, z, batch):
         normal = torch.distributions.Normal(z @ self.weight.T, self.s)
-        return -normal.log_prob(x.flatten(1)).sum(1)
+        return -normal.log_prob(batch.x.flatten(1)).sum(1)
 
     def exact(self, x):
         w = self.weight.detach().double().numpy()
@@ -159,10 +158,10 @@ class LinearGaussian(Variational):
 
 
 def test_bounds_rise_to_the_exact_likelihood():
-    trained = Trained(LinearGaussian(64), data("data=digits"), CPU)
-    values = group("likelihood", "metrics.likelihood.k=[5,50,5000]", "metrics.likelihood.images=100")(trained)
-    x = torch.cat([batch.x for batch in trained.batches("test", limit=100)])
-    exact = trained.model.exact(x).mean()
+    subject = Trained(LinearGaussian(64), data("data=digits"), CPU)
+    values = group("likelihood", "metrics.likelihood.k=[5,50,5000]", "metrics.likelihood.images=100")(subject)
+    x = torch.cat([batch.x for batch in subject.batches("test", limit=100)])
+    exact = subject.model.exact(x).mean()
     assert values["elbo"] < values["log_p_5"] < values["log_p_50"] < values["log_p_5000"] < exact + 0.05
     assert values["log_p_5000"] == pytest.approx(exact, abs=0.1)
     assert values["elbo"] < exact - 0.5, "a poor posterior leaves a gap to close"
@@ -176,7 +175,7 @@ def test_log_weights_are_those_of_torch_distributions(name):
     with torch.no_grad():
         mu, logvar = built.posterior(x, y)
         torch.manual_seed(0)
-        found = log_weights(built, x, y, mu, logvar, k=2)
+        found = built.log_weights(Batch(x, x, y), k=2)
         torch.manual_seed(0)
         z = mu.repeat(2, 1) + (logvar / 2).exp().repeat(2, 1) * torch.randn(6, 16)
         image = built.decode(z, y.repeat(2))
@@ -199,9 +198,9 @@ def test_no_bound_without_a_likelihood(tmp_path):
 # generation
 
 
-def test_frechet_distance_is_that_of_scipy(trained):
-    net = classifier(trained)
-    a, b = trained.images("test")[0][:150], trained.images("test")[0][150:]
+def test_frechet_distance_is_that_of_scipy(subject):
+    net = classifier(subject)
+    a, b = subject.images("test")[0][:150], subject.images("test")[0][150:]
     f, g = (features(net, t, CPU).double().numpy() for t in (a, b))
     s, t = np.cov(f.T), np.cov(g.T)
     expected = np.square(f.mean(0) - g.mean(0)).sum() + np.trace(s + t - 2 * sqrtm(s @ t).real)
@@ -222,14 +221,14 @@ def test_coverage_and_nearest_are_those_of_a_loop():
     assert generation.nearest(images, train) == pytest.approx(expected)
 
 
-def test_training_images_as_samples_are_found_out(trained):
+def test_training_images_as_samples_are_found_out(subject):
     samplers = {
-        "memory": lambda trained, n: trained.images("train")[0][:n],
-        "noise": lambda trained, n: torch.rand(n, 1, 8, 8),
+        "memory": lambda subject, n: subject.images("train")[0][:n],
+        "noise": lambda subject, n: torch.rand(n, 1, 8, 8),
         "off": None,
     }
     metric = replace(group("generation", "metrics.generation.samples=300"), samplers=samplers)
-    values = metric(trained)
+    values = metric(subject)
     assert values["nearest/memory"] == pytest.approx(0, abs=1e-2)
     assert values["nearest/test"] > 0.5
     assert values["precision/memory"] > 0.7 > values["precision/noise"]
@@ -237,21 +236,21 @@ def test_training_images_as_samples_are_found_out(trained):
     assert not any("off" in name for name in values)
 
 
-def test_the_classifier_is_trained_once_for_the_same_data(trained, tmp_path, monkeypatch):
+def test_the_classifier_is_trained_once_for_the_same_data(subject, tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    first = classifier(trained)
+    first = classifier(subject)
     (path,) = cache().iterdir()
     written = path.stat().st_mtime_ns
-    again = classifier(trained)
+    again = classifier(subject)
     assert path.stat().st_mtime_ns == written
     assert all(torch.equal(a, b) for a, b in zip(first.parameters(), again.parameters(), strict=True))
-    x, y = trained.images("test")
+    x, y = subject.images("test")
     assert (first.logits(first(x)).argmax(1) == y).float().mean() > 0.85
-    classifier(Trained(trained.model, data("data.classes=[0,1]"), CPU))
+    classifier(Trained(subject.model, data("data.classes=[0,1]"), CPU))
     assert len(list(cache().iterdir())) == 2, "other images, another classifier"
     path.write_bytes(b"torn")
     with pytest.raises(UserError, match="delete it"):
-        classifier(trained)
+        classifier(subject)
 
 
 @pytest.mark.parametrize(
@@ -261,7 +260,7 @@ def test_the_classifier_is_trained_once_for_the_same_data(trained, tmp_path, mon
         ("reconstruction", "lpips", "AlexNet's weights"),
     ],
 )
-def test_weights_that_cannot_be_had(name, key, expected, trained, tmp_path, monkeypatch):
+def test_weights_that_cannot_be_had(name, key, expected, subject, tmp_path, monkeypatch):
     """Left out unless they are there; asked for, one line."""
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
 
@@ -270,9 +269,9 @@ def test_weights_that_cannot_be_had(name, key, expected, trained, tmp_path, monk
 
     monkeypatch.setattr("urllib.request.urlopen", offline)
     small = ["metrics.generation.samples=100"] if name == "generation" else []
-    assert not any("fid" in n or "lpips" in n for n in group(name, *small)(trained))
+    assert not any("fid" in n or "lpips" in n for n in group(name, *small)(subject))
     with pytest.raises(UserError, match=expected) as error:
-        group(name, f"metrics.{name}.{key}=true", *small)(trained)
+        group(name, f"metrics.{name}.{key}=true", *small)(subject)
     assert not isinstance(error.value, Unsupported)
     assert f"metrics.{name}.{key}=false" in str(error.value)
 
@@ -280,13 +279,13 @@ def test_weights_that_cannot_be_had(name, key, expected, trained, tmp_path, monk
 # representation
 
 
-def test_probes_are_those_of_scikit_learn(trained):
-    values = group("representation")(trained)
-    (z, y), (z_test, y_test) = trained.codes("train"), trained.codes("test")
+def test_probes_are_those_of_scikit_learn(subject):
+    values = group("representation")(subject)
+    (z, y), (z_test, y_test) = subject.codes("train"), subject.codes("test")
     scaler = StandardScaler().fit(z)
     probe = LogisticRegression(max_iter=200).fit(scaler.transform(z), y)
     assert values["linear_probe/codes"] == pytest.approx(probe.score(scaler.transform(z_test), y_test), abs=0.01)
-    distances = cdist(trained.images("test")[0].flatten(1), trained.images("train")[0].flatten(1))
+    distances = cdist(subject.images("test")[0].flatten(1), subject.images("train")[0].flatten(1))
     votes = [np.bincount(y[np.argsort(row)[:5]], minlength=10).argmax() for row in distances]
     assert values["knn/pixels"] == pytest.approx(np.mean(votes == y_test.numpy()), abs=0.01)
     assert values["linear_probe/pca"] > 0.9, "digits are nearly separable"
@@ -313,18 +312,18 @@ def test_clusters_are_matched_to_classes_whatever_their_numbers():
 # code
 
 
-def test_the_jacobian_is_that_of_autograd(trained):
-    found = group("code", "metrics.code.jacobian_images=5")(trained)["jacobian"]
-    x = torch.cat([batch.x for batch in trained.batches("test", limit=5)])
-    rows = [torch.autograd.functional.jacobian(lambda a: trained.model.encode(a[None])[0], image) for image in x]
+def test_the_jacobian_is_that_of_autograd(subject):
+    found = group("code", "metrics.code.jacobian_images=5")(subject)["jacobian"]
+    x = torch.cat([batch.x for batch in subject.batches("test", limit=5)])
+    rows = [torch.autograd.functional.jacobian(lambda a: subject.model.encode(a[None])[0], image) for image in x]
     assert found == pytest.approx(float(torch.stack(rows).square().sum()) / 5, rel=1e-5)
 
 
-def test_the_use_of_a_code(trained):
-    values = group("code")(trained)
-    x, y = trained.images("test")
+def test_the_use_of_a_code(subject):
+    values = group("code")(subject)
+    x, y = subject.images("test")
     with torch.no_grad():
-        mu, logvar = trained.model.posterior(x, y)
+        mu, logvar = subject.model.posterior(x, y)
     q = torch.distributions.Normal(mu, (logvar / 2).exp())
     kl = torch.distributions.kl_divergence(q, torch.distributions.Normal(0.0, 1.0)).mean(0)
     for i in range(16):
@@ -334,11 +333,11 @@ def test_the_use_of_a_code(trained):
 
 
 @pytest.mark.parametrize(("code", "hoyer", "zeros"), [([0, 0, 5, 0], 1, 0.75), ([2, 2, 2, 2], 0, 0)])
-def test_hoyer_sparsity_from_one_unit_to_all(code, hoyer, zeros, trained, monkeypatch):
+def test_hoyer_sparsity_from_one_unit_to_all(code, hoyer, zeros, subject, monkeypatch):
     codes = torch.tensor([code], dtype=torch.float).repeat(10, 1)
-    fake = Trained(trained.model, trained.data, CPU)
+    fake = Trained(subject.model, subject.data, CPU)
     fake.codes = lambda split: (codes, None)
-    monkeypatch.setattr(fake.model, "spatial", True, raising=False)  # no Jacobian of these
+    monkeypatch.setattr(fake.model, "code_shape", (4, 1, 1))  # a map has no Jacobian
     values = group("code")(fake)
     assert values["hoyer"] == pytest.approx(hoyer, abs=1e-6)
     assert values["zeros"] == zeros
@@ -347,9 +346,9 @@ def test_hoyer_sparsity_from_one_unit_to_all(code, hoyer, zeros, trained, monkey
 # robustness
 
 
-def test_robustness_curves(trained):
-    values = group("robustness", "metrics.robustness.images=20")(trained)
-    batches = list(trained.batches("test", Gaussian(0.3, clip=True), 20))
+def test_robustness_curves(subject):
+    values = group("robustness", "metrics.robustness.images=20")(subject)
+    batches = list(subject.batches("test", Gaussian(0.3, clip=True), 20))
     pairs = [(a[0].numpy(), b[0].numpy()) for batch in batches for a, b in zip(batch.seen, batch.x, strict=True)]
     assert len(pairs) == 20
     noisy = np.mean([peak_signal_noise_ratio(x, seen, data_range=1) for seen, x in pairs])
@@ -376,15 +375,15 @@ def test_classical_denoisers_take_colours(tmp_path, images):
 
 def test_anomalies_are_told_by_scores_and_a_threshold_from_validation(tmp_path):
     run = trained(tmp_path / "run", "model=ae", "data.classes=[0,1]", "trainer.max_epochs=25")
-    trained = Trained.of(run)
-    assert set(trained.images("train")[1].tolist()) == {0, 1}
-    assert len(trained.images("test")[0]) == 360
-    values = group("anomaly")(trained)
+    subject = Trained.of(run)
+    assert set(subject.images("train")[1].tolist()) == {0, 1}
+    assert len(subject.images("test")[0]) == 360
+    values = group("anomaly")(subject)
 
-    strange = trained.images("test")[1].numpy() > 1
+    strange = subject.images("test")[1].numpy() > 1
     errors = {}
     for split in ("val", "test"):
-        x, image = trained.images(split)[0], trained.reconstructions(split)[0]
+        x, image = subject.images(split)[0], subject.reconstructions(split)[0]
         errors[split] = (image - x).double().square().flatten(1).sum(1).numpy()
     pairs = errors["test"][strange][:, None] > errors["test"][~strange][None]
     assert values["auroc/error"] == pytest.approx(pairs.mean(), abs=1e-3)
@@ -392,8 +391,8 @@ def test_anomalies_are_told_by_scores_and_a_threshold_from_validation(tmp_path):
     assert values["recall/error"] == pytest.approx((errors["test"][strange] > threshold).mean())
     assert values["false_alarms/error"] == pytest.approx((errors["test"][~strange] > threshold).mean())
 
-    covariance = LedoitWolf().fit(trained.codes("train")[0].numpy())
-    centred = trained.codes("test")[0].numpy() - covariance.location_
+    covariance = LedoitWolf().fit(subject.codes("train")[0].numpy())
+    centred = subject.codes("test")[0].numpy() - covariance.location_
     distance = np.einsum("nd,de,ne->n", centred, np.linalg.inv(covariance.covariance_), centred)
     pairs = distance[strange][:, None] > distance[~strange][None]
     assert values["auroc/mahalanobis"] == pytest.approx(pairs.mean(), abs=1e-3)
@@ -401,12 +400,11 @@ def test_anomalies_are_told_by_scores_and_a_threshold_from_validation(tmp_path):
 
 
 @pytest.mark.parametrize("classes", ["null", "[0,1,2,3,4,5,6,7,8,9]", "[11]"])
-def test_no_anomalies_without_normal_and_other_images(classes, trained):
+def test_no_anomalies_without_normal_and_other_images(classes, subject):
     with pytest.raises(Unsupported, match="normal"):
-        group("anomaly", f"metrics.anomaly.normal_classes={classes}")(trained)
+        group("anomaly", f"metrics.anomaly.normal_classes={classes}")(subject)
 
 
-def test_a_run_on_another_machine_is_evaluated_there(vae_run, monkeypatch):
-    monkeypatch.setattr(Run, "config", compose("train", ["trainer=gpu"])[0])
+def test_a_run_on_another_machine_is_evaluated_there(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    assert vae_run.device == CPU
+    assert build.device_of(compose("train", ["trainer=gpu"])[0]) == CPU

@@ -1,11 +1,11 @@
 import numpy as np
 import pytest
 import torch
-from conftest import names
+from conftest import compose, names
 from scipy.ndimage import gaussian_filter
 
-from aelab import build, noise, randomness
-from aelab.composition.compose import compose
+from aelab import noise, randomness
+from aelab.composition.instantiate import build as instantiate
 
 
 def g(seed: int = 0) -> torch.Generator:
@@ -14,16 +14,23 @@ def g(seed: int = 0) -> torch.Generator:
 
 @pytest.mark.parametrize("name", names("noise"))
 def test_every_noise_keeps_the_shape_the_input_and_its_generator(name, images):
-    it = build.build(compose("train", [f"noise={name}"])[0].noise)
+    it = instantiate(compose("train", [f"noise={name}"])[0].noise)
     before, state = images.clone(), torch.get_rng_state()
-    seen = it(images, g())
+    seen, hidden = it(images, g())
     assert seen.shape == images.shape
     assert seen.isfinite().all()
+    if hidden is not None:
+        assert hidden.dtype == torch.bool
+        assert hidden.shape in ((6, 1, 12, 9), images.shape)
+        assert hidden.any()
+        if name != "dropout":  # which divides the others
+            assert torch.equal(torch.where(hidden, images, seen), images), "what is not hidden stays as it was"
+    assert (hidden is None) == (name in ("none", "gaussian", "speckle", "gaussian_blur", "motion_blur"))
     assert torch.equal(images, before)
     assert torch.equal(torch.get_rng_state(), state), "a draw came from the global generator"
-    assert torch.equal(seen, it(images, g())), "equal generators, equal noise"
+    assert torch.equal(seen, it(images, g())[0]), "equal generators, equal noise"
     if name not in ("none", "gaussian_blur", "quadrants"):
-        assert not torch.equal(seen, it(images, g(1)))
+        assert not torch.equal(seen, it(images, g(1))[0])
     assert (seen is images) == (name == "none")
 
 
@@ -33,42 +40,42 @@ def grey() -> torch.Tensor:
 
 
 def test_gaussian(grey):
-    e = noise.Gaussian(0.2, clip=False)(grey, g()) - grey
+    e = noise.Gaussian(0.2, clip=False)(grey, g())[0] - grey
     assert float(e.mean()) == pytest.approx(0, abs=3e-3)
     assert float(e.std()) == pytest.approx(0.2, rel=0.02)
-    clipped = noise.Gaussian(2.0, clip=True)(grey, g())
+    clipped = noise.Gaussian(2.0, clip=True)(grey, g())[0]
     assert clipped.min() == 0
     assert clipped.max() == 1
 
 
 def test_salt_pepper_masking_and_impulse(grey):
-    salted = noise.SaltPepper(0.3)(grey, g())
+    salted = noise.SaltPepper(0.3)(grey, g())[0]
     for value in (0.0, 1.0):
         assert float((salted == value).float().mean()) == pytest.approx(0.15, abs=0.01)
-    masked = noise.Masking(0.25)(grey, g())
+    masked = noise.Masking(0.25)(grey, g())[0]
     assert float((masked == 0).float().mean()) == pytest.approx(0.25, abs=0.01)
     for seen in (salted, masked):  # a pixel is hit in all its channels
         assert torch.equal(seen[:, :1].expand_as(seen), seen)
-    hit = noise.Impulse(0.4)(grey, g()) != grey
+    hit = noise.Impulse(0.4)(grey, g())[0] != grey
     assert float(hit.float().mean()) == pytest.approx(0.4, abs=0.01)
-    assert torch.equal(noise.Masking(1.0)(grey, g()), torch.zeros_like(grey))
-    assert torch.equal(noise.Masking(0.0)(grey, g()), grey)
+    assert torch.equal(noise.Masking(1.0)(grey, g())[0], torch.zeros_like(grey))
+    assert torch.equal(noise.Masking(0.0)(grey, g())[0], grey)
 
 
 def test_dropout_keeps_the_mean(grey):
-    seen = noise.Dropout(0.25)(grey, g())
+    seen = noise.Dropout(0.25)(grey, g())[0]
     torch.testing.assert_close(seen.unique(), torch.tensor([0.0, 0.5 / 0.75]))
     assert float(seen.mean()) == pytest.approx(0.5, rel=0.01)
 
 
 def test_speckle_grows_with_the_light():
-    spread = [float(noise.Speckle(0.1)(torch.full((64, 1, 16, 16), v), g()).std()) for v in (0.2, 0.4)]
+    spread = [float(noise.Speckle(0.1)(torch.full((64, 1, 16, 16), v), g())[0].std()) for v in (0.2, 0.4)]
     assert spread[1] == pytest.approx(2 * spread[0], rel=0.05)
 
 
 def test_block_masking_takes_one_square():
     x = torch.ones(200, 2, 12, 17)
-    seen = noise.BlockMasking(0.5)(x, g())
+    seen = noise.BlockMasking(0.5)(x, g())[0]
     corners = set()
     for image in seen:
         hole = (image[0] == 0).nonzero()
@@ -83,13 +90,13 @@ def test_block_masking_takes_one_square():
 
 def test_gaussian_blur_is_scipys(images):
     expected = gaussian_filter(images.numpy(), (0, 0, 1.3, 1.3), mode="nearest", radius=(0, 0, 4, 4))
-    np.testing.assert_allclose(noise.GaussianBlur(1.3)(images, g()).numpy(), expected, atol=1e-5)
+    np.testing.assert_allclose(noise.GaussianBlur(1.3)(images, g())[0].numpy(), expected, atol=1e-5)
 
 
 def test_motion_blur_smears_a_point_along_a_line():
     x = torch.zeros(50, 1, 15, 15)
     x[:, :, 7, 7] = 1
-    seen = noise.MotionBlur(5)(x, g())
+    seen = noise.MotionBlur(5)(x, g())[0]
     torch.testing.assert_close(seen.flatten(1).sum(1), torch.ones(50))
     for image in seen[:, 0]:
         at = image.nonzero() - 7
@@ -97,7 +104,7 @@ def test_motion_blur_smears_a_point_along_a_line():
         centred = at.float()
         line = torch.linalg.svdvals(centred)
         assert float(line[1]) < 1.1, "the points do not lie on a line"
-    torch.testing.assert_close(noise.MotionBlur(1)(x, g()), x)
+    torch.testing.assert_close(noise.MotionBlur(1)(x, g())[0], x)
 
 
 @pytest.mark.parametrize(("cls", "value"), [(noise.Masking, 1.5), (noise.SaltPepper, -0.1), (noise.Dropout, 1.0)])
@@ -109,7 +116,7 @@ def test_a_share_is_a_share(cls, value):
 @pytest.mark.parametrize(("observed", "shown"), [(1, ["ll"]), (2, ["ll", "ul"]), (3, ["ll", "ul", "ur"])])
 def test_quadrants_hide_all_but_some(observed, shown):
     x = torch.rand(3, 2, 8, 6, generator=g())
-    seen = noise.Quadrants(observed)(x, g())
+    seen = noise.Quadrants(observed)(x, g())[0]
     rows, columns = {"u": slice(0, 4), "l": slice(4, 8)}, {"l": slice(0, 3), "r": slice(3, 6)}
     for row in rows:
         for column in columns:

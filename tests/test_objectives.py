@@ -1,15 +1,17 @@
 """One oracle for each formula: torch.distributions, autograd, a sort, a naive loop."""
 
+import itertools
 import math
 
 import pytest
 import torch
-from conftest import data, model, trained
+from conftest import compose, data, model, start, trained
 from torch.distributions import Bernoulli, Normal, kl_divergence
 
-from aelab import build, randomness
-from aelab.composition.compose import compose
-from aelab.runs.run import Run
+from aelab import randomness
+from aelab.data.loader import Batch
+from aelab.composition import build
+from aelab.noise import Gaussian, Masking
 from aelab.training.fit import fit
 
 
@@ -21,9 +23,9 @@ def x() -> torch.Tensor:
 Y = torch.arange(6)
 
 
-def terms(built, x, seen=None, place="test"):
+def terms(built, x, seen=None, place="test", hidden=None):
     randomness.seed(torch.device("cpu"), place)
-    return built.loss(x if seen is None else seen, x, Y[: len(x)])
+    return built.loss(Batch(x if seen is None else seen, x, Y[: len(x)], hidden))
 
 
 def test_weight_decay_is_the_sum_of_squared_matrices(x):
@@ -44,14 +46,32 @@ def test_dae_with_equal_weights_is_ae(x):
     torch.testing.assert_close(terms(dae, x, seen)["loss"], terms(ae, x, seen)["loss"])
 
 
-def test_dae_weighs_the_corrupted_pixels(x):
-    built = model("model=dae", "model.alpha=3", "model.beta=0.25")
-    seen = x.clone()
-    seen[:, :, :3] = 0
-    p = built.decoder(built.encoder(seen)).sigmoid()
-    error = -(x * p.log() + (1 - x) * (1 - p).log())
-    expected = (3 * error[:, :, :3].sum() + 0.25 * error[:, :, 3:].sum()) / len(x)
-    torch.testing.assert_close(terms(built, x, seen)["loss"], expected)
+@pytest.mark.parametrize("emphasis", ["chosen", "changed"])
+def test_dae_weighs_the_chosen_pixels(x, emphasis):
+    """By a loop over pixels. A black pixel that masking chose stays black, and is weighed all the same."""
+    built = model("model=dae", "model.alpha=3", "model.beta=0.25", f"model.emphasis={emphasis}")
+    x = x * (x > 0.5)
+    seen, hidden = Masking(0.4)(x, randomness.generator("cpu", "masking"))
+    assert (hidden & (seen == x)).any()
+    with torch.no_grad():
+        p = built.decoder(built.encoder(seen)).sigmoid()
+        found = terms(built, x, seen, hidden=hidden)
+    expected = 0.0
+    for before, after, shown, chosen in zip(x, seen, p, hidden, strict=True):
+        for i, j in itertools.product(range(8), range(8)):
+            a, q = float(before[0, i, j]), float(shown[0, i, j])
+            heavy = bool(chosen[0, i, j]) if emphasis == "chosen" else float(after[0, i, j]) != a
+            expected += (3 if heavy else 0.25) * -(a * math.log(q) + (1 - a) * math.log(1 - q))
+    assert float(found["loss"]) == pytest.approx(expected / len(x), rel=1e-5)
+
+
+def test_dae_is_ae_under_noise_that_chooses_nothing(x):
+    """Gaussian noise hides no pixel, so all of them count as chosen."""
+    seen, hidden = Gaussian(0.3, clip=True)(x, randomness.generator("cpu", "noise"))
+    assert hidden is None
+    dae, ae = model("model=dae", "model.beta=0"), model("model=ae")
+    dae.load_state_dict(ae.state_dict())
+    torch.testing.assert_close(terms(dae, x, seen)["loss"], terms(ae, x, seen)["loss"])
 
 
 def test_sparsity_is_the_kl_of_bernoullis(x):
@@ -296,7 +316,7 @@ def test_an_idle_entry_is_revived_on_a_vector_of_the_batch():
 def test_a_step_of_aae_is_one_of_the_discriminator_then_one_of_the_autoencoder(tmp_path):
     """Against a hand-written loop, bit for bit; a pair of steps is counted once."""
     overrides = ["model=aae", "trainer.max_epochs=2", "data.batch_size=100", "noise=gaussian"]
-    trainer = fit(Run.start(tmp_path / "run", *compose("train", overrides)))
+    trainer = fit(start(tmp_path / "run", *overrides))
     config, _ = compose("train", overrides)
     built, images = build.model(config), build.data(config)
     first = torch.optim.Adam(built.discriminator.parameters(), 1e-3, fused=True)
@@ -304,16 +324,16 @@ def test_a_step_of_aae_is_one_of_the_discriminator_then_one_of_the_autoencoder(t
     loader, steps = images.batches("train"), 0
     for epoch in range(2):
         loader.batch_sampler.set_epoch(epoch)
-        for step, (seen, x, y, _) in enumerate(loader):
+        for step, batch in enumerate(loader):
             randomness.seed(torch.device("cpu"), "train", 0, epoch, step, 0)
-            d, z = built.discriminator, built.encoder(seen).detach()
-            e = torch.randn(len(x), 16)
+            d, z = built.discriminator, built.encoder(batch.seen).detach()
+            e = torch.randn(len(batch.x), 16)
             loss = -(d(e).sigmoid().log() + (1 - d(z).sigmoid()).log()).mean()
             first.zero_grad()
             loss.backward()
             first.step()
             second.zero_grad()
-            built.loss(seen, x, y)["loss"].backward()
+            built.loss(batch)["loss"].backward()
             second.step()
             steps += 1
     assert trainer.global_step == steps
@@ -321,21 +341,10 @@ def test_a_step_of_aae_is_one_of_the_discriminator_then_one_of_the_autoencoder(t
         torch.testing.assert_close(p, q, msg=key)
 
 
-@pytest.mark.parametrize("scheduler", ["plateau", "cosine"])
-def test_aae_steps_its_schedulers_once_an_epoch(tmp_path, scheduler):
-    settings = {"plateau": ("scheduler.patience=0", "scheduler.factor=0.1", "+scheduler.threshold=0.9"), "cosine": ()}
-    overrides = ["model=aae", "trainer.max_epochs=4", f"scheduler={scheduler}", *settings[scheduler]]
-    trainer = fit(Run.start(tmp_path / "run", *compose("train", overrides)))
-    rates = {optimizer.param_groups[0]["lr"] for optimizer in trainer.optimizers}
-    start = compose("train", overrides)[0].optimizer.lr
-    assert len(rates) == 1
-    assert rates.pop() < start
-
-
 def test_health_of_a_posterior_a_sparse_code_and_a_codebook(tmp_path):
     short = ("trainer.max_epochs=1", "logger=[]")
     run = trained(tmp_path / "vae", "model=vae", "model.latent_dim=5", *short)
-    built, images = run.load_model(), data().batches("test")
+    built, images = build.trained(run), data().batches("test")
     with torch.no_grad():
         mu = torch.cat([built.encode(batch.seen) for batch in images])
     assert run.metrics["test/active_units"] == float((mu.var(0, correction=0) > 0.01).sum())
@@ -343,14 +352,14 @@ def test_health_of_a_posterior_a_sparse_code_and_a_codebook(tmp_path):
 
     run = trained(tmp_path / "topk", "model=topk", *short)
     with torch.no_grad():
-        z = torch.cat([run.load_model().encode(batch.seen) for batch in data().batches("test")])
+        z = torch.cat([build.trained(run).encode(batch.seen) for batch in data().batches("test")])
     assert run.metrics["test/active_share"] == pytest.approx(8 / 64)
     assert run.metrics["test/dead_units"] == float((z == 0).all(0).sum())
 
     run = trained(tmp_path / "vqvae", "model=vqvae", *short)
     with torch.no_grad():
         used = torch.cat(
-            [run.load_model().indices(batch.seen).flatten() for batch in data().batches("test")]
+            [build.trained(run).indices(batch.seen).flatten() for batch in data().batches("test")]
         ).bincount()
     assert run.metrics["test/used_entries"] == float((used > 0).sum())
     entropy = torch.distributions.Categorical(used / used.sum()).entropy()
@@ -371,10 +380,12 @@ def test_structured_cvae_explains_what_is_hidden(monkeypatch):
     """Against torch.distributions: the bound of the hidden pixels given what is seen; the guess learns alone."""
     built = model("model=structured_cvae", "net.hidden_dims=[20]", "model.latent_dim=5", "model.guess_weight=0.5")
     x = torch.rand(4, 1, 8, 8, generator=torch.Generator().manual_seed(1))
-    seen = x.clone()
-    seen[:, :, :, 4:] = -1
+    seen, hidden = x.clone(), torch.zeros(4, 1, 8, 8, dtype=torch.bool)
+    hidden[:, :, :, 4:] = True
+    seen[hidden] = 0.25  # whatever it is shown as
     monkeypatch.setattr(torch, "randn_like", lambda t: torch.full_like(t, 0.3))
-    terms = built.loss(seen, x, torch.zeros(4))
+    batch = Batch(seen, x, torch.zeros(4), hidden)
+    terms = built.loss(batch)
 
     guess = built.guess(seen).view_as(x)
     filled = torch.cat([x[..., :4], guess.sigmoid()[..., 4:]], dim=3)
@@ -382,16 +393,18 @@ def test_structured_cvae_explains_what_is_hidden(monkeypatch):
     mu, logvar = built.recognition(x).chunk(2, dim=1)
     prior, q = (Normal(mean, (log / 2).exp()) for mean, log in ((m, v), (mu, logvar)))
     z = q.mean + 0.3 * q.stddev
-    hidden = x[..., 4:]
+    target = x[..., 4:]
     bce = torch.nn.functional.binary_cross_entropy_with_logits
-    errors = [bce(out[..., 4:], hidden, reduction="sum") / 4 for out in (built.decoder(z), guess)]
+    errors = [bce(out[..., 4:], target, reduction="sum") / 4 for out in (built.decoder(z), guess)]
     kl = kl_divergence(q, prior).sum(1).mean()
     for name, value in {
         "reconstruction": errors[0], "kl": kl, "bound": errors[0] + kl, "guess": errors[1],
         "loss": errors[0] + kl + 0.5 * errors[1],
     }.items():  # fmt: skip
         torch.testing.assert_close(terms[name], value, msg=name)
-    torch.testing.assert_close(built.encode(seen), m)
+    torch.testing.assert_close(built.encode_batch(batch), m)
+    torch.testing.assert_close(built.reconstruct(batch), built.decode(m))
+    torch.testing.assert_close(built.encode(x), built.encoder(x)[:, :5])
 
     alone = torch.autograd.grad(terms["bound"], list(built.guess.parameters()), allow_unused=True, retain_graph=True)
     assert alone == (None,) * len(alone), "the bound does not teach the guess"

@@ -1,11 +1,10 @@
 import pytest
 import torch
-from conftest import names
+from conftest import compose, names
 from torch.distributions import Bernoulli, Normal
 from torchmetrics.image import StructuralSimilarityIndexMeasure
 
-from aelab.composition import build
-from aelab.composition.compose import compose
+from aelab.composition.instantiate import build as instantiate
 from aelab.data.errors import image_errors
 from aelab.reconstruction import (
     BCE,
@@ -24,7 +23,7 @@ def test_bce_is_minus_the_log_likelihood_of_binary_images(images):
     out, x = 8 * images - 4, (images > 0.5).float()
     expected = -Bernoulli(logits=out).log_prob(x).flatten(1).sum(1)
     torch.testing.assert_close(BCE().error(out, x), expected)
-    torch.testing.assert_close(BCE().image(out), Bernoulli(logits=out).mean)
+    torch.testing.assert_close(BCE().mean(out), Bernoulli(logits=out).mean)
 
 
 def test_bce_stays_finite_where_probabilities_would_not():
@@ -37,7 +36,7 @@ def test_mse_is_a_gaussian_up_to_its_constant(images, sigma):
     image = images.flip(0)
     expected = (Normal(image, sigma).log_prob(image) - Normal(image, sigma).log_prob(images)).flatten(1).sum(1)
     torch.testing.assert_close(MSE(sigma).error(image.logit(), images), expected)
-    torch.testing.assert_close(MSE(sigma).image(image.logit()), image)
+    torch.testing.assert_close(MSE(sigma).mean(image.logit()), image)
 
 
 def test_mae_is_a_laplace_up_to_its_constant(images):
@@ -51,7 +50,7 @@ def test_mae_is_a_laplace_up_to_its_constant(images):
         .sum(1)
     )
     torch.testing.assert_close(MAE().error(image.logit(), images), expected)
-    torch.testing.assert_close(MAE().image(image.logit()), image)
+    torch.testing.assert_close(MAE().mean(image.logit()), image)
 
 
 @pytest.mark.parametrize("scale", [0.05, 1.0, 2.5])
@@ -71,7 +70,7 @@ def test_categorical_is_that_of_torch():
     q = torch.distributions.Categorical(logits=out.view(3, 256, 2, 4, 5).movedim(1, -1))
     torch.testing.assert_close(Categorical().error(out, greys / 255), -q.log_prob(greys).flatten(1).sum(1))
     expected = (q.probs * torch.arange(256)).sum(-1) / 255
-    torch.testing.assert_close(Categorical().image(out), expected)
+    torch.testing.assert_close(Categorical().mean(out), expected)
 
 
 def test_discretized_logistic_gives_each_grey_the_mass_of_its_bin():
@@ -84,10 +83,10 @@ def test_discretized_logistic_gives_each_grey_the_mass_of_its_bin():
     upper, lower = logistic.cdf(greys + 1 / 510), logistic.cdf(greys - 1 / 510)
     upper[-1], lower[0] = 1, 0
     out = torch.stack([mean.logit(), log_t]).view(1, 2, 1, 3).expand(256, -1, -1, -1)
-    found = -DiscretizedLogistic().pixels(out, greys.expand(256, 3).reshape(256, 1, 1, 3)).view(256, 3)
+    found = -DiscretizedLogistic().elements(out, greys.expand(256, 3).reshape(256, 1, 1, 3)).view(256, 3)
     torch.testing.assert_close(found.exp().sum(0), torch.ones(3).double())
     torch.testing.assert_close(found.exp(), upper - lower, rtol=0, atol=1e-12)
-    torch.testing.assert_close(DiscretizedLogistic().image(out)[0].flatten(), mean)
+    torch.testing.assert_close(DiscretizedLogistic().mean(out)[0].flatten(), mean)
 
 
 def test_discretized_logistic_stays_finite_far_from_its_mean():
@@ -113,7 +112,7 @@ def test_ssim_is_that_of_torchmetrics(size):
 
 def test_every_term_says_whether_it_is_a_likelihood():
     found = {
-        name: build.build(compose("train", [f"reconstruction={name}"])[0].reconstruction).likelihood
+        name: instantiate(compose("train", [f"reconstruction={name}"])[0].reconstruction).likelihood
         for name in names("reconstruction")
     }
     assert set(found.values()) == {True, False}

@@ -7,11 +7,10 @@ import shutil
 import statistics
 
 import pytest
-from conftest import trained
+from conftest import compose, trained
 from scipy import stats
 
-from aelab import report as module
-from aelab.composition.compose import compose
+from aelab.commands import report as command
 from aelab.errors import UserError
 from aelab.runs.log import Console, start_console
 from aelab.runs.table import Report, number
@@ -102,7 +101,7 @@ def test_as_many_digits_as_are_known(mean, interval, expected):
 
 
 def test_the_page_stands_alone(runs, capsys):
-    module.main([str(runs), "--format", "html", "--output", str(runs / "r.html")])
+    command.main([str(runs), "--format", "html", "--output", str(runs / "r.html")])
     assert "1 runs are not done, and left out" in capsys.readouterr().err
     text = (runs / "r.html").read_text()
     assert "{{" not in text

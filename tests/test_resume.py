@@ -13,16 +13,17 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import names, trained
+from conftest import compose, names, start, trained
 from lightning.pytorch.callbacks import Callback
 from omegaconf import OmegaConf
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from aelab.composition.compose import compose
 from aelab.errors import UserError
 from aelab.commands.rerun import rerun
 from aelab.runs.run import Run
-from aelab.training.fit import fit, resume, train
+from aelab.training.complete import complete
+from aelab.training.checkpoints import last_state
+from aelab.training.fit import fit
 
 BASE = ("trainer.max_epochs=4", "data.batch_size=200", "noise=gaussian", "trainer.log_every_n_steps=3")
 STEPS = 7  # of an epoch
@@ -83,8 +84,8 @@ def cut(tmp_path_factory: pytest.TempPathFactory) -> Run:
 
 
 def killed(folder: Path, overrides: list[str], kill: Kill) -> Run:
-    run = Run.start(folder, *compose("train", overrides))
-    with pytest.raises((Killed, SystemExit, KeyboardInterrupt)), run.training():
+    run = start(folder, *overrides)
+    with pytest.raises((Killed, SystemExit, KeyboardInterrupt)), run.training("a CPU"):
         fit(run, callbacks=[kill])
     return run
 
@@ -100,16 +101,15 @@ def test_every_model_goes_on_as_if_it_had_not_been_killed(name, tmp_path):
         run = killed(tmp_path / folder, overrides, Kill(2 * STEPS + 3, number))
         place = torch.load(run.checkpoint("last"), weights_only=True)["place"]
         assert place == {"epoch": 2, "batch": 0 if number is None else 3, "stopped": False}
-        config, choices = compose("train", overrides)
-        assert train(config, run.folder, choices) == reference.manifest["score"]
+        assert complete(start(run.folder, *overrides)) == reference.manifest["score"]
         assert_same(run, reference)
 
 
 @pytest.mark.parametrize(
     "overrides",
     [
-        ["callbacks=[default,ema]"],
-        ["callbacks=[default,early_stopping]", "callbacks.early_stopping.patience=1", "optimizer.lr=0.02"],
+        ["callbacks=[ema]"],
+        ["callbacks=[early_stopping]", "callbacks.early_stopping.patience=1", "optimizer.lr=0.02"],
         ["scheduler=cosine"],
         ["scheduler=plateau", "scheduler.patience=0"],
         ["scheduler=multistep", "scheduler.milestones=[1,2]"],
@@ -128,7 +128,7 @@ def test_whatever_has_a_state(overrides, tmp_path):
     reference = trained(tmp_path / "whole", *overrides)
     run = killed(tmp_path / "killed", overrides, Kill(STEPS + 4, signal.SIGINT))
     assert run.status == "interrupted"
-    resume(run)
+    complete(run)
     assert_same(run, reference)
     assert not multiprocessing.active_children(), "a loader's workers end with it"
 
@@ -136,7 +136,7 @@ def test_whatever_has_a_state(overrides, tmp_path):
 def test_killed_before_anything_was_saved(whole, tmp_path):
     run = killed(tmp_path / "killed", list(BASE), Kill(3))
     assert not run.checkpoint("last").exists()
-    resume(run)
+    complete(run)
     assert_same(run, whole)
 
 
@@ -144,7 +144,7 @@ def test_told_to_stop_in_the_last_step(whole, tmp_path):
     """The state is that of the end, and what comes after training is left for when the line is typed again."""
     run = killed(tmp_path / "stopped", list(BASE), Kill(4 * STEPS, signal.SIGTERM))
     assert not run.metrics
-    resume(run)
+    complete(run)
     assert_same(run, whole)
 
 
@@ -155,7 +155,7 @@ def test_a_torn_checkpoint_falls_back_to_the_one_before(torn, whole, tmp_path):
     for which in torn:
         path = run.checkpoint(which)
         path.write_bytes(path.read_bytes()[:1000])
-    resume(run)
+    complete(run)
     assert_same(run, whole)
     said = (run.folder / "train.log").read_text()
     assert all(f"{which}.ckpt is broken" in said for which in torn)
@@ -174,7 +174,7 @@ def test_a_moved_folder_and_a_strangers_paths(whole, tmp_path):
             callback["best_k_models"] = {str(victim): score for score in callback["best_k_models"].values()}
     torch.save(state, run.checkpoint("last"))
     moved = Run(shutil.move(run.folder, tmp_path / "moved"))
-    resume(moved)
+    complete(moved)
     assert_same(moved, whole)
     assert victim.read_text() == "not yours"
 
@@ -187,8 +187,8 @@ def test_a_moved_folder_and_a_strangers_paths(whole, tmp_path):
         ("callbacks.checkpoint.filename", "../../elsewhere"),
         ("callbacks.resume.folder", "elsewhere"),
         ("logger.csv.save_dir", "~/elsewhere"),
-        ("then", {"../elsewhere": {"model": {}}}),
-        ("then", {"next": {"callbacks": {"pictures": {"folder": "/tmp/elsewhere"}}}}),
+        ("stages", {"../elsewhere": {"model": {}}}),
+        ("stages", {"next": {"callbacks": {"pictures": {"folder": "/tmp/elsewhere"}}}}),
         ("logger.csv._target_", "os.system"),
         ("callbacks.pictures._target_", "aelab.runs.run.os.system"),
     ],
@@ -201,7 +201,7 @@ def test_a_strangers_run_writes_nothing_elsewhere_and_runs_nothing(key, value, c
     OmegaConf.update(config, key, value)
     (run.folder / "config.yaml").write_text(OmegaConf.to_yaml(config))
     before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file() and path.name != "train.log"}
-    for act in (lambda: Run(run.folder).check_paths() or resume(Run(run.folder)), lambda: rerun(Run(run.folder))):
+    for act in (lambda: Run(run.folder).check_paths() or complete(Run(run.folder)), lambda: rerun(Run(run.folder))):
         with pytest.raises(UserError, match="outside the run's folder|no name of a folder|is not trusted"):
             act()
     after = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file() and path in before}
@@ -211,7 +211,7 @@ def test_a_strangers_run_writes_nothing_elsewhere_and_runs_nothing(key, value, c
 
 
 def test_a_full_disk_ends_the_run_and_leaves_what_was_saved(whole, tmp_path, monkeypatch):
-    run = Run.start(tmp_path / "full", *compose("train", BASE))
+    run = start(tmp_path / "full", *BASE)
     written = []
 
     def save(state, file):
@@ -223,31 +223,29 @@ def test_a_full_disk_ends_the_run_and_leaves_what_was_saved(whole, tmp_path, mon
 
     with monkeypatch.context() as patch, pytest.raises(OSError, match="No space left"):
         patch.setattr("aelab.training.checkpoints.torch.save", save)
-        resume(run)
+        complete(run)
     assert run.manifest["status"] == "failed"
     assert "No space left on device" in run.manifest["error"]
     assert sorted(path.name for path in (run.folder / "checkpoints").iterdir())[0] == "best.ckpt"
     assert not list(run.folder.rglob("*.tmp"))
-    assert run.last_state() is not None
-    resume(run)
+    assert last_state(run) is not None
+    complete(run)
     assert_same(run, whole)
 
 
 def test_what_is_done_stays_and_another_config_is_refused(tmp_path):
     run = trained(tmp_path / "run", "trainer.max_epochs=1")
     before = {path: path.stat().st_mtime_ns for path in run.folder.rglob("*") if path.is_file()}
-    config, choices = compose("train", ["trainer.max_epochs=1"])
-    assert train(config, run.folder, choices) == run.manifest["score"]
-    config, choices = compose("train", ["trainer.max_epochs=1", "optimizer.lr=0.5"])
+    assert complete(start(run.folder, "trainer.max_epochs=1")) == run.manifest["score"]
     with pytest.raises(UserError, match=r"optimizer.lr: 0.001, now 0.5"):
-        train(config, run.folder, choices)
+        start(run.folder, "trainer.max_epochs=1", "optimizer.lr=0.5")
     assert {path: path.stat().st_mtime_ns for path in run.folder.rglob("*") if path.is_file()} == before
 
 
 def test_one_folder_is_trained_by_one_process(tmp_path):
-    run = Run.start(tmp_path / "run", *compose("train", []))
-    code = f"from aelab.runs.run import Run; Run({str(run.folder)!r}).training().__enter__()"
-    with run.training():
+    run = start(tmp_path / "run")
+    code = f"from aelab.runs.run import Run; Run({str(run.folder)!r}).training('a CPU').__enter__()"
+    with run.training("a CPU"):
         assert run.status == "running"
         done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
         assert "is being trained by another process" in done.stderr
@@ -258,10 +256,10 @@ def test_one_folder_is_trained_by_one_process(tmp_path):
 @pytest.mark.parametrize("name", ["aae", "vqvae"])
 def test_a_process_killed_at_random(name, tmp_path):
     """SIGKILL, twice, wherever it strikes; typed again each time."""
-    words = [sys.executable, "-m", "aelab", "train", f"model={name}", *LONG, "name=it", f"log_dir={tmp_path}"]
+    words = [sys.executable, "-m", "aelab", "train", f"model={name}", *LONG, "name=it", f"paths.log_dir={tmp_path}"]
     folder = tmp_path / "it" / "run"
     words += [f"hydra.run.dir={folder}"]
-    reference = trained(tmp_path / "whole", f"model={name}", *LONG, "name=it", f"log_dir={tmp_path}")
+    reference = trained(tmp_path / "whole", f"model={name}", *LONG, "name=it", f"paths.log_dir={tmp_path}")
     g = torch.Generator().manual_seed(0)
     for _ in range(2):
         process = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)

@@ -6,14 +6,15 @@ import subprocess
 
 import pytest
 import torch
-from conftest import trained
+from conftest import compose, trained
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import OmegaConf
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import aelab
-from aelab import build, provenance
-from aelab.composition.compose import compose
+from aelab.composition.instantiate import build as instantiate
+from aelab.composition import compose as composing
+from aelab.runs import provenance
 from aelab.errors import UserError
 from aelab.training.evaluation import evaluate
 from aelab.runs.run import Run
@@ -29,7 +30,7 @@ def test_a_run_leaves_what_was_promised(vae_run):
         "train.log",
         "checkpoints/best.ckpt",
         "checkpoints/last.ckpt",
-        "figures/reconstruction.png",
+        "figures/progress.png",
         "figures/samples.png",
     }
     manifest = vae_run.manifest
@@ -82,7 +83,7 @@ def test_tensorboard_has_scalars_images_and_hyperparameters(vae_run):
         "val/loss",
         "test/mse",
     }  # test/… came with hyperparameters
-    assert tags["images"] == {"reconstruction", "samples", "kl_per_unit"}
+    assert tags["images"] == {"progress", "samples", "kl_per_unit"}
 
 
 def test_evaluation_gives_the_same_numbers_also_after_a_move(vae_run, tmp_path):
@@ -124,7 +125,7 @@ def test_a_folder_that_holds_a_run_is_left_alone(vae_run):
 def test_fifty_runs_of_one_second_have_fifty_folders():
     folders = set()
     for _ in range(50):
-        compose("train")
+        composing.compose("train")
         folders.add(HydraConfig.get().run.dir)
     assert len(folders) == 50
 
@@ -181,7 +182,7 @@ def test_nothing_outside_the_allow_list_is_built(target, tmp_path):
     inner = {"_target_": target, "_args_": [f"touch {canary}"]}
     for config in (inner, {"_target_": "aelab.reconstruction.MSE", "sigma": {"deep": [inner]}}):
         with pytest.raises(UserError, match=r"not trusted|cannot be imported"):
-            build.build(OmegaConf.create(config))
+            instantiate(OmegaConf.create(config))
     assert not canary.exists()
 
 
@@ -190,5 +191,5 @@ def test_a_users_own_package_is_built_when_trusted(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(tmp_path)
     config = OmegaConf.create({"_target_": "mine.Double", "x": 4})
     with pytest.raises(UserError, match=r"type trust=\[mine\]"):
-        build.build(config)
-    assert build.build(config, ["mine"]).x == 8
+        instantiate(config)
+    assert instantiate(config, ["mine"]).x == 8

@@ -41,34 +41,34 @@ def test_a_mixture_finds_two_heaps_and_one_normal_does_not():
 @pytest.mark.parametrize("sampler", [Prior(), Gaussian(), GMM(3), KDE()])
 @pytest.mark.parametrize("model", ["vae", "cvae"])
 def test_images_of_a_model(sampler, model, tmp_path):
-    trained = Trained.of(trained(tmp_path / "run", f"model={model}", "trainer.max_epochs=1"))
-    images = sampler(trained, 7)
+    subject = Trained.of(trained(tmp_path / "run", f"model={model}", "trainer.max_epochs=1"))
+    images = sampler(subject, 7)
     assert images.shape == (7, 1, 8, 8)
     assert 0 <= images.min() <= images.max() <= 1
-    assert torch.equal(images, sampler(trained, 7))
+    assert torch.equal(images, sampler(subject, 7))
 
 
 def test_a_recurrent_net_learns_how_indices_follow_each_other(vqvae):
     """Every training image gets the same map of indices: what is drawn is that map."""
-    trained = Trained(vqvae.model, vqvae.data, vqvae.device)
+    subject = Trained(vqvae.model, vqvae.data, vqvae.device)
     pattern = torch.arange(4).view(1, 2, 2)
-    trained.model.indices = lambda x: pattern.expand(len(x), -1, -1)
+    subject.model.indices = lambda x: pattern.expand(len(x), -1, -1)
     try:
-        images = Autoregressive(hidden_dim=32, epochs=15)(trained, 50)
+        images = Autoregressive(hidden_dim=32, epochs=15)(subject, 50)
     finally:
-        del trained.model.indices
+        del subject.model.indices
     with torch.no_grad():
-        expected = trained.model.decode(trained.model.codebook(pattern))
+        expected = subject.model.decode(subject.model.look_up(pattern))
     same = torch.isclose(images, expected, atol=1e-5).flatten(1).all(1)
     assert same.float().mean() > 0.9
 
 
 def test_what_a_model_does_not_have(vqvae, tmp_path):
     ae = Trained.of(trained(tmp_path / "run", "model=ae", "trainer.max_epochs=1"))
-    for sampler, trained, reason in (
+    for sampler, subject, reason in (
         (Prior(), ae, "no prior of its own"),
         (Autoregressive(8, 1), ae, "gmm, kde or gaussian"),
         (GMM(2), vqvae, "autoregressive"),
     ):
         with pytest.raises(Unsupported, match=reason):
-            sampler(trained, 2)
+            sampler(subject, 2)

@@ -7,18 +7,18 @@ import sys
 
 import pytest
 import torch
-from conftest import compose, data, trained
+from conftest import compose, data, start, trained
 from omegaconf.errors import InterpolationResolutionError
 from sklearn.linear_model import LogisticRegression
 
-from aelab import build, load
+from aelab import load
+from aelab.composition import build
 from aelab.classifier import Softmax
-from aelab.data.codes import code_shape
 from aelab.errors import UserError
 from aelab.runs.table import Report
 from aelab.runs.run import Run
-from aelab.runs.stages import on_encoder
-from aelab.training.fit import resume, train
+from aelab.composition.stages import on_encoder
+from aelab.training.complete import complete
 
 SIGMOID = ("model=ae", "model.code_activation=Sigmoid", "net.hidden_dims=[]", "model.latent_dim=12")
 
@@ -30,14 +30,15 @@ def layer(tmp_path_factory) -> Run:
 
 def finetuned(run: Run, folder, *overrides: str) -> Run:
     config, choices = compose("finetune", [f"run={run.folder}", *overrides])
-    train(on_encoder(config, run), folder, choices)
-    return Run(folder)
+    finished = Run.start(folder, on_encoder(config, run), choices)
+    complete(finished)
+    return finished
 
 
 def test_codes_are_those_of_the_encoder_and_every_image_stays_in_its_split(layer):
     images, codes = build.data(layer.config), data("data=codes", f"data.root={layer.folder}")
     images.setup()
-    assert list(codes.shape) == code_shape(layer) == [1, 1, 12]
+    assert list(codes.shape) == [1, 1, *layer.code_shape] == [1, 1, 12]
     model = load(layer.folder)
     for split in ("train", "val", "test"):
         x, z = (torch.cat([b.x for b in it.in_order(split, torch.device("cpu"), it.noise)]) for it in (images, codes))
@@ -94,24 +95,23 @@ def test_any_encoder_can_be_fine_tuned(choice, tmp_path):
 def test_stages_stand_on_each_other_and_complete(tmp_path, monkeypatch):
     """Two layers, a head, the whole. Cut in the third stage and typed again, what was done is not trained again."""
     stages = ["layer_2=layer", "head=classifier", "whole=classifier"]
-    overrides = [*SIGMOID, "trainer.max_epochs=2", *(f"+stage@then.{stage}" for stage in stages)]
-    overrides += ["++then.layer_2.model.latent_dim=7", "++then.layer_2.noise._target_=aelab.noise.NoNoise"]
-    overrides += ["then.head.model.freeze=true", "score=whole/val/error"]
-    config, choices = compose("train", overrides)
+    overrides = [*SIGMOID, "trainer.max_epochs=2", *(f"+stages@stages.{stage}" for stage in stages)]
+    overrides += ["++stages.layer_2.model.latent_dim=7", "++stages.layer_2.noise._target_=aelab.noise.NoNoise"]
+    overrides += ["stages.head.model.freeze=true", "score=whole/val/error"]
     fitted = Softmax.loss
 
-    def cut(self, *batch):
+    def cut(self, batch):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(Softmax, "loss", cut)
     with pytest.raises((KeyboardInterrupt, SystemExit)):
-        train(config, tmp_path / "run", choices)
+        complete(start(tmp_path / "run", *overrides))
     run = Run(tmp_path / "run")
     statuses = {name: Run(run.folder / name).status for name in ("", "layer_2", "head")}
     assert statuses == {"": "interrupted", "layer_2": "done", "head": "interrupted"}
     was = [(run.folder / name / "checkpoints/best.ckpt").stat().st_mtime_ns for name in ("", "layer_2")]
     monkeypatch.setattr(Softmax, "loss", fitted)
-    assert resume(run) == run.metrics["whole/val/error"]
+    assert complete(run) == run.metrics["whole/val/error"]
     assert [(run.folder / name / "checkpoints/best.ckpt").stat().st_mtime_ns for name in ("", "layer_2")] == was
 
     moved = run.folder.rename(tmp_path / "moved")  # a run with its stages is a folder like any other

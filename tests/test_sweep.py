@@ -10,14 +10,14 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import names
+from conftest import compose, names, start
 
-from aelab.composition.compose import compose, configs
+from aelab.composition.compose import configs
 from aelab.errors import UserError
 from aelab.runs.table import Report
 from aelab.runs.run import Run
 from aelab.commands.status import table
-from aelab.runs.sweep import LONGEST, Sweep, job_folder, time_left
+from aelab.runs.sweep import LONGEST, Sweep, job_folder, job_name, time_left
 
 AE = [sys.executable, "-m", "aelab"]
 SMALL = ["model=ae", "net.hidden_dims=[8]", "trainer.max_epochs=2", "~callbacks.pictures", "logger=[csv]"]
@@ -139,12 +139,12 @@ def test_two_processes_in_a_sweep(tmp_path):
 
 
 def test_names_of_folders():
-    assert job_folder(["name=x", "model=ae", "seed=0", "data.root=/a/b", "log_dir=l"]) == "model=ae,seed=0"
-    assert job_folder(["+schedule@model.beta=linear", "~callbacks.ema"]) == "+schedule@model.beta=linear,~callbacks.ema"
-    assert job_folder(["net.activation=a/b"]) == "net.activation=a_b"
+    assert job_name(["name=x", "model=ae", "seed=0", "data.root=/a/b", "paths.log_dir=l"]) == "model=ae,seed=0"
+    assert job_name(["+schedule@model.beta=linear", "~callbacks.ema"]) == "+schedule@model.beta=linear,~callbacks.ema"
+    assert job_name(["net.activation=a/b"]) == "net.activation=a_b"
     long = [f"model.key_{i}={i}" for i in range(50)]
-    assert len(job_folder(long).encode()) < LONGEST < 255
-    assert job_folder(long) != job_folder([*long[:-1], "model.key_49=x"])
+    assert len(job_name(long).encode()) < LONGEST < 255
+    assert job_name(long) != job_name([*long[:-1], "model.key_49=x"])
 
 
 def test_a_ledger_knows_what_nobody_began(tmp_path):
@@ -152,12 +152,12 @@ def test_a_ledger_knows_what_nobody_began(tmp_path):
     sweep = Sweep.plan(tmp_path, jobs)
     ended = {"started": "2026-01-01T00:00:00+00:00", "starts": ["2026-01-01T00:00:00+00:00"]}
     for seed, status in ((0, "done"), (1, "failed"), (2, "running")):
-        run = Run.start(tmp_path / f"model=ae,seed={seed}", *compose("train", [f"seed={seed}"]))
+        run = start(tmp_path / f"model=ae,seed={seed}", f"seed={seed}")
         run.update_manifest(status=status, **ended, ended="2026-01-01T00:01:40+00:00")
     assert [m["status"] for m in sweep.manifests().values()] == ["done", "failed", "interrupted", "planned"]
     assert time_left(sweep.manifests().values()) == 300
     assert str(table(sweep).caption) == "1 planned, 1 done, 1 failed, 1 interrupted; about 0:05:00 left"
-    assert list(Sweep.plan(tmp_path, [["model=ae", "seed=9"]]).jobs) == [*map(job_folder, jobs), "model=ae,seed=9"]
+    assert list(Sweep.plan(tmp_path, [["model=ae", "seed=9"]]).jobs) == [*map(job_name, jobs), "model=ae,seed=9"]
     with pytest.raises(UserError, match="holds a sweep over model, seed, and this one is over seed"):
         Sweep.plan(tmp_path, [["seed=1"]])
     with pytest.raises(UserError, match="is no sweep"):

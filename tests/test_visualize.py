@@ -9,10 +9,12 @@ from conftest import names, trained
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from aelab import figures, samplers
+from aelab import samplers
+from aelab.figures import codes as figures
 from aelab.composition.trained import Trained
 from aelab.errors import Unsupported, UserError
-from aelab.figures.draw import pictures, visualize
+from aelab.figures.draw import draw
+from aelab.figures.draw import figures as known
 
 ALWAYS = {"reconstructions", "priors", "filters", "learning_curves", "strangest"}
 OF_VECTORS = {"latent_2d", "latent_3d", "manifold", "interpolations", "traversals"}
@@ -24,19 +26,19 @@ def test_every_picture_that_a_model_has(name, tmp_path, monkeypatch):
     monkeypatch.setattr(figures, "POINTS", 100)
     monkeypatch.setattr(samplers, "IMAGES", 100)
     run = trained(tmp_path / "run", f"model={name}", "trainer.max_epochs=1", "noise=gaussian")
-    trained, drawn = Trained.of(run), set()
-    for picture in pictures():
+    subject, drawn = Trained.of(run), set()
+    for picture, draws in known().items():
         with contextlib.suppress(Unsupported), torch.no_grad():
-            assert getattr(figures, picture)(trained, run).axes
+            assert draws(subject, run).axes
             drawn.add(picture)
-    assert drawn == ALWAYS | {"latent_2d", "latent_3d"} | (set() if trained.model.spatial else OF_VECTORS)
+    assert drawn == ALWAYS | {"latent_2d", "latent_3d"} | (set() if len(subject.model.code_shape) > 1 else OF_VECTORS)
 
 
 def test_pictures_are_files_and_in_tensorboard(own_run, monkeypatch):
     monkeypatch.setattr(figures, "POINTS", 100)
     own_run.add_metrics({f"robustness/gaussian/{s}/{kind}": 20.0 for s in (0.1, 0.3) for kind in ("noisy", "model")})
-    drawn = visualize(own_run)
-    assert set(drawn) == set(pictures())
+    drawn = draw(own_run)
+    assert set(drawn) == set(known())
     for picture in drawn:
         image = np.asarray(Image.open(own_run.folder / "figures" / f"{picture}.png").convert("L"))
         assert image.std() > 5, "not a blank sheet"
@@ -50,23 +52,23 @@ def test_pictures_are_files_and_in_tensorboard(own_run, monkeypatch):
 
 
 def test_only_what_was_asked_for(own_run):
-    assert visualize(own_run, ["priors", "filters"]) == ["priors", "filters"]
+    assert draw(own_run, ["priors", "filters"]) == ["priors", "filters"]
     with pytest.raises(UserError, match="no picture 'prior', did you mean 'priors'"):
-        visualize(own_run, ["prior"])
+        draw(own_run, ["prior"])
     with pytest.raises(Unsupported, match="type ae evaluate"):
-        visualize(own_run, ["robustness"])
+        draw(own_run, ["robustness"])
 
 
 def test_a_code_of_two_units(tmp_path):
     """Of a code of two units the manifold is that code's own plane."""
     run = trained(tmp_path / "run", "model.latent_dim=2", "trainer.max_epochs=1")
-    assert visualize(run, ["manifold", "latent_2d"]) == ["manifold", "latent_2d"]
+    assert draw(run, ["manifold", "latent_2d"]) == ["manifold", "latent_2d"]
     with pytest.raises(Unsupported, match="fewer than three units"):
-        visualize(run, ["latent_3d"])
+        draw(run, ["latent_3d"])
 
 
 def test_every_picture_is_named_in_the_docs():
-    assert set(pictures()) == ALWAYS | OF_VECTORS | {"robustness"}
+    assert set(known()) == ALWAYS | OF_VECTORS | {"robustness"}
 
 
 def test_arcs_keep_their_radius_and_lines_do_not():

@@ -45,8 +45,8 @@ def build(config: DictConfig | None, trust: Sequence[str] = (), **more: Any) -> 
     if config is None:
         return None
     plain: Any = OmegaConf.to_container(config, resolve=True)
-    for key, part in _parts(plain, config._get_full_key(None) or ""):
-        target = _checked(part["_target_"], trust)
+    parts = [(key, part, _checked(part["_target_"], trust)) for key, part in _parts(plain, _key(config))]
+    for key, part, target in parts:
         values.check(part, values.parameters(target), key and f"{key}.")
     try:
         if not more:
@@ -62,6 +62,11 @@ def build(config: DictConfig | None, trust: Sequence[str] = (), **more: Any) -> 
         # The program's own ValueErrors name their key. For another's, say what was being built.
         own = type(cause) is ValueError and str(cause).startswith(_KEYS)
         raise UserError(("" if own else f"{plain['_target_']}: ") + " ".join(str(cause).split())) from error
+
+
+def _key(config: DictConfig) -> str:
+    """Return the dotted key of a config inside the config of its run."""
+    return str(config._get_full_key(None) or "")
 
 
 def _parts(plain: Any, key: str) -> Iterator[tuple[str, dict[str, Any]]]:
