@@ -35,7 +35,13 @@ ROOT = Path(__file__).parents[1]
 RECORD = ROOT / "docs" / "reproduction.json"
 PAPERS = ROOT / "docs" / "papers"
 LOGS = Path("logs", "reproduction")
-ELSEWHERE = ("data.root=", "hydra", "trainer.accelerator=", "trainer.devices=", "trust=")  # these words change no number
+ELSEWHERE = (
+    "data.root=",
+    "hydra",
+    "trainer.accelerator=",
+    "trainer.devices=",
+    "trust=",
+)  # these words change no number
 HEAD = ["experiment", "number", "published", "obtained", "seeds", "minutes a run", "on", "deviation", "command"]
 
 

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import torch
 
-from aelab.figures import COLUMNS, sheet
 from aelab.composition.trained import Trained
+from aelab.figures import COLUMNS, sheet
 from aelab.runs.run import Run
 
 

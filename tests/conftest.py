@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 import torch
 from lightning.pytorch.callbacks import Callback
+from omegaconf import DictConfig
 
 from aelab.composition import build
 from aelab.composition import compose as composing
@@ -24,7 +25,6 @@ from aelab.errors import UserError
 from aelab.models.base import Autoencoder
 from aelab.runs.run import Run
 from aelab.training.complete import complete
-from omegaconf import DictConfig
 
 
 def names(group: str) -> list[str]:

@@ -10,8 +10,8 @@ from hydra.utils import get_class
 from lightning import Trainer
 from omegaconf import OmegaConf
 
-from aelab.composition.instantiate import build
 from aelab.composition.compose import configs
+from aelab.composition.instantiate import build
 
 FILES = {"model": "models", "net": "nets", "data": "data", "metrics": "metrics"}  # one file a config
 CLASSES = {

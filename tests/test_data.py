@@ -157,7 +157,7 @@ def test_fit_pads_turns_grey_and_refuses():
 
 @pytest.mark.parametrize("name", sorted(set(names("data")) - {"codes"}))  # which asks a run
 def test_every_source_declares_a_shape_and_its_classes(name):
-    
+
     config, _ = compose("train", [f"data={name}"])
     assert len(config.data.shape) == 3
     assert config.net.shape == config.data.shape

@@ -20,15 +20,14 @@ from torch import nn
 from torchmetrics.functional.image import multiscale_structural_similarity_index_measure as ms_ssim
 
 from aelab.composition import build
-from aelab.errors import UserError
-from aelab.metrics import generation
 from aelab.composition.trained import Trained
-from aelab.errors import Unsupported
-from aelab.metrics.classifier import cache, classifier, features
 from aelab.data.errors import image_errors
+from aelab.data.loader import Batch
+from aelab.errors import Unsupported, UserError
+from aelab.metrics import generation
+from aelab.metrics.classifier import cache, classifier, features
 from aelab.metrics.pca import PCA
 from aelab.metrics.reconstruction import _errors
-from aelab.data.loader import Batch
 from aelab.models.base import Variational
 from aelab.noise import Gaussian
 

@@ -189,7 +189,8 @@ def test_images_of_a_batch_do_not_see_each_other(name, net):
 
 
 @pytest.mark.parametrize(
-    ("name", "net"), [*((name, "") for name in names("model")), *(("ae", net) for net in names("net") if compatible("ae", net))]
+    ("name", "net"),
+    [*((name, "") for name in names("model")), *(("ae", net) for net in names("net") if compatible("ae", net))],
 )
 def test_the_loss_falls_on_one_batch(name, net):
     built, it = assembled(name, net), batch("digits")

@@ -9,8 +9,8 @@ from conftest import compose, data, model, start, trained
 from torch.distributions import Bernoulli, Normal, kl_divergence
 
 from aelab import randomness
-from aelab.data.loader import Batch
 from aelab.composition import build
+from aelab.data.loader import Batch
 from aelab.noise import Gaussian, Masking
 from aelab.training.fit import fit
 

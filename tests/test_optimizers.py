@@ -43,7 +43,11 @@ CASES = {
     "cosine": (["trainer.max_epochs=4"], lambda step: cosine(step // STEPS / 4), 4 * STEPS),
     "cosine by step": (["scheduler.interval=step"], lambda step: cosine(step / (2 * STEPS)), 2 * STEPS),
     "cosine, max_steps": (["trainer.max_epochs=9", "trainer.max_steps=20"], lambda step: cosine(step // STEPS / 2), 20),
-    "cosine, no epochs": (["trainer.max_epochs=-1", "trainer.max_steps=20"], lambda step: cosine(step // STEPS / 2), 20),
+    "cosine, no epochs": (
+        ["trainer.max_epochs=-1", "trainer.max_steps=20"],
+        lambda step: cosine(step // STEPS / 2),
+        20,
+    ),
     "cosine, warmed up": (
         ["scheduler.interval=step", "scheduler.warmup=5", "trainer.max_steps=20"],
         lambda step: (step + 1) / 6 if step < 5 else cosine((step - 5) / 15),

@@ -11,11 +11,11 @@ from conftest import compose, trained
 from scipy import stats
 
 from aelab.commands import report as command
+from aelab.commands.rerun import rerun
 from aelab.errors import UserError
 from aelab.runs.log import Console, start_console
-from aelab.runs.table import Report, number
-from aelab.commands.rerun import rerun
 from aelab.runs.run import Run
+from aelab.runs.table import Report, number
 
 LOSS = {("ae", 4): [3.0, 4.0, 5.5], ("ae", 8): [2.0, 2.1, 2.3], ("vae", 4): [9.0, 9.5, 9.1], ("vae", 8): [7.0]}
 

@@ -13,16 +13,16 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import compose, names, start, trained
+from conftest import names, start, trained
 from lightning.pytorch.callbacks import Callback
 from omegaconf import OmegaConf
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from aelab.errors import UserError
 from aelab.commands.rerun import rerun
+from aelab.errors import UserError
 from aelab.runs.run import Run
-from aelab.training.complete import complete
 from aelab.training.checkpoints import last_state
+from aelab.training.complete import complete
 from aelab.training.fit import fit
 
 BASE = ("trainer.max_epochs=4", "data.batch_size=200", "noise=gaussian", "trainer.log_every_n_steps=3")

@@ -12,12 +12,12 @@ from omegaconf import OmegaConf
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import aelab
-from aelab.composition.instantiate import build as instantiate
 from aelab.composition import compose as composing
-from aelab.runs import provenance
+from aelab.composition.instantiate import build as instantiate
 from aelab.errors import UserError
-from aelab.training.evaluation import evaluate
+from aelab.runs import provenance
 from aelab.runs.run import Run
+from aelab.training.evaluation import evaluate
 
 
 def test_a_run_leaves_what_was_promised(vae_run):
@@ -122,12 +122,12 @@ def test_a_folder_that_holds_a_run_is_left_alone(vae_run):
     assert before == {path: path.read_bytes() for path in vae_run.folder.rglob("*") if path.is_file()}
 
 
-def test_fifty_runs_of_one_second_have_fifty_folders():
+def test_runs_of_one_second_have_folders_of_their_own():
     folders = set()
-    for _ in range(50):
+    for _ in range(8):
         composing.compose("train")
         folders.add(HydraConfig.get().run.dir)
-    assert len(folders) == 50
+    assert len(folders) == 8
 
 
 @pytest.mark.parametrize("damage", ["truncate", "empty", "absent", "another"])

@@ -12,12 +12,12 @@ from omegaconf.errors import InterpolationResolutionError
 from sklearn.linear_model import LogisticRegression
 
 from aelab import load
-from aelab.composition import build
 from aelab.classifier import Softmax
-from aelab.errors import UserError
-from aelab.runs.table import Report
-from aelab.runs.run import Run
+from aelab.composition import build
 from aelab.composition.stages import on_encoder
+from aelab.errors import UserError
+from aelab.runs.run import Run
+from aelab.runs.table import Report
 from aelab.training.complete import complete
 
 SIGMOID = ("model=ae", "model.code_activation=Sigmoid", "net.hidden_dims=[]", "model.latent_dim=12")

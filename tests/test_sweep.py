@@ -12,12 +12,12 @@ import pytest
 import torch
 from conftest import compose, names, start
 
+from aelab.commands.status import table
 from aelab.composition.compose import configs
 from aelab.errors import UserError
-from aelab.runs.table import Report
 from aelab.runs.run import Run
-from aelab.commands.status import table
-from aelab.runs.sweep import LONGEST, Sweep, job_folder, job_name, time_left
+from aelab.runs.sweep import LONGEST, Sweep, job_name, time_left
+from aelab.runs.table import Report
 
 AE = [sys.executable, "-m", "aelab"]
 SMALL = ["model=ae", "net.hidden_dims=[8]", "trainer.max_epochs=2", "~callbacks.pictures", "logger=[csv]"]

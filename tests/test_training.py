@@ -14,11 +14,10 @@ from lightning.pytorch.callbacks import Callback
 
 from aelab import randomness
 from aelab.composition import build
-from aelab.composition.instantiate import build as instantiate
-from aelab.errors import UserError
-from aelab.training.fast_loop import OPTIMIZATION_HOOKS, STEP_HOOKS, TRANSFER_HOOKS
 from aelab.composition.trained import load
+from aelab.errors import UserError
 from aelab.runs.run import Run
+from aelab.training.fast_loop import OPTIMIZATION_HOOKS, STEP_HOOKS, TRANSFER_HOOKS
 from aelab.training.fit import fit
 
 
@@ -176,9 +175,55 @@ def test_averaged_weights_are_what_is_saved_and_evaluated(tmp_path):
 
 
 @pytest.mark.parametrize("preset", names("debug"))
-def test_presets_to_look_for_mistakes(preset, tmp_path, capsys):
-    run = trained(tmp_path / "run", f"debug={preset}", *(["trainer.max_epochs=2"] if preset in ("overfit", "nan") else []))
+@pytest.mark.parametrize("trainer", ["cpu", "ddp_cpu"])
+def test_what_looks_for_mistakes_goes_with_any_trainer(preset, trainer):
+    config, _ = compose("train", [f"debug='{preset}'", f"trainer={trainer}"])
+    assert config.trainer.devices == {"cpu": 1, "ddp_cpu": 2}[trainer]
+    expected = {"fast": ("fast_dev_run", 2), "overfit": ("overfit_batches", 2), "nan": ("detect_anomaly", True)}
+    if preset in expected:
+        key, value = expected[preset]
+        assert config.trainer[key] == value
+
+
+class Seen(Callback):
+    """Keeps the images of every training batch, by epoch, and the noise on them."""
+
+    def __init__(self) -> None:
+        self.epochs: list[list[torch.Tensor]] = []
+        self.noise: list[torch.Tensor] = []
+
+    def on_train_epoch_start(self, *_) -> None:
+        self.epochs.append([])
+
+    def on_train_batch_start(self, trainer, pl_module, batch, batch_idx) -> None:
+        self.epochs[-1].append(batch.x)
+        self.noise.append(batch.seen - batch.x)
+
+
+def test_overfitting_repeats_the_same_batches(tmp_path):
+    """Two batches of 32: the same 64 images in every epoch, under noise that is drawn anew."""
+    seen = Seen()
+    words = ["debug=overfit", "trainer.max_epochs=3", "noise=gaussian", "logger=[]", "~callbacks.pictures"]
+    fit(start(tmp_path / "run", *words), callbacks=[seen])
+    assert [[len(x) for x in epoch] for epoch in seen.epochs] == [[32, 32]] * 3
+    for epoch in seen.epochs[1:]:
+        assert all(torch.equal(a, b) for a, b in zip(epoch, seen.epochs[0], strict=True))
+    images = {tuple(image.flatten().tolist()) for epoch in seen.epochs for x in epoch for image in x}
+    assert len(images) == 64
+    assert not torch.equal(seen.noise[0], seen.noise[2])
+
+
+def test_a_profile_is_written_and_named(tmp_path):
+    run = trained(tmp_path / "run", "debug=profile", "~callbacks.pictures")
+    assert "run_training_batch" in (run.folder / "fit-profile.txt").read_text()
+    assert "fit-profile.txt" in (run.folder / "train.log").read_text()
+
+
+@pytest.mark.parametrize("preset", ["fast", "nan"])
+def test_a_run_that_looks_for_mistakes_is_done(preset, tmp_path):
+    run = trained(tmp_path / "run", f"debug='{preset}'", *(["trainer.max_epochs=1"] if preset == "nan" else []))
     assert run.manifest["status"] == "done"
+    assert run.metrics["test/images"] == 360
 
 
 @pytest.mark.parametrize("precision", ["bf16-mixed", "bf16-true", "64-true"])
@@ -297,7 +342,9 @@ def test_a_decoder_begins_with_the_mean_image(net, tmp_path):
     overrides = [f"net={net}", "model=ae", "callbacks=[output_bias]", "trainer.max_epochs=1"]
     overrides += ["optimizer.lr=0", "trainer.limit_train_batches=1"]
     run = trained(tmp_path / net, *overrides)
-    bias = [m.bias for m in build.trained_autoencoder(run).decoder.modules() if getattr(m, "bias", None) is not None][-1]
+    bias = [m.bias for m in build.trained_autoencoder(run).decoder.modules() if getattr(m, "bias", None) is not None][
+        -1
+    ]
     train = build.data(run.config)
     x = torch.cat([batch.x for batch in train.in_order("train", torch.device("cpu"), train.noise)])
     mean = x.mean(0).flatten() if net == "mlp" else x.mean().view(1)
@@ -306,6 +353,4 @@ def test_a_decoder_begins_with_the_mean_image(net, tmp_path):
 
 def test_a_decoder_without_such_a_bias_is_refused(tmp_path):
     with pytest.raises(UserError, match="callbacks.output_bias wants a decoder"):
-        trained(
-            tmp_path / "run", "callbacks=[output_bias]", "reconstruction=categorical", "trainer.max_epochs=1"
-        )
+        trained(tmp_path / "run", "callbacks=[output_bias]", "reconstruction=categorical", "trainer.max_epochs=1")

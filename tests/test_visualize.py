@@ -10,9 +10,9 @@ from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from aelab import samplers
-from aelab.figures import codes as figures
 from aelab.composition.trained import Trained
 from aelab.errors import Unsupported, UserError
+from aelab.figures import codes as figures
 from aelab.figures.draw import draw
 from aelab.figures.draw import figures as known
 

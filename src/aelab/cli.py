@@ -110,8 +110,14 @@ def _check_resume(folder: str, others: list[str]) -> None:
 
 
 def _plain(word: str) -> str:
-    """Return `--json` as its key, and the folder of a run in Hydra's quotes, because it may hold `=` and `,`."""
+    """Return a word as Hydra takes it.
+
+    `--json` becomes its key. The folder of a run is quoted, because it may hold `=` and `,`. So is the choice `debug=nan`,
+    because Hydra takes a plain `nan` for a number.
+    """
     key, _, value = word.partition("=")
+    if word == "debug=nan":
+        return "debug='nan'"
     if key in ("run", "resume") and value:
         return f"{key}={_quoted(value)}"
     return "json=true" if word == "--json" else word

@@ -4,7 +4,6 @@ import os
 from collections.abc import Iterable
 from difflib import get_close_matches
 
-
 TRACEBACKS = os.environ.get("HYDRA_FULL_ERROR") == "1"  # as the user set it: `cli` sets it later for Hydra
 
 

@@ -115,15 +115,11 @@ class Plateau:
 
     def __call__(self, optimizer: Optimizer, total: float) -> list[LRScheduler]:
         rise = [of_torch.LinearLR(optimizer, 1 / (self.warmup + 1), 1.0, self.warmup)] if self.warmup else []
-        plateau = of_torch.ReduceLROnPlateau(
-            optimizer, factor=self.factor, patience=self.patience, min_lr=self.min_lr
-        )
+        plateau = of_torch.ReduceLROnPlateau(optimizer, factor=self.factor, patience=self.patience, min_lr=self.min_lr)
         return [*rise, plateau]
 
 
-def descriptions(
-    scheduler: Callable[..., Any] | None, optimizer: Optimizer, trainer: Trainer
-) -> list[dict[str, Any]]:
+def descriptions(scheduler: Callable[..., Any] | None, optimizer: Optimizer, trainer: Trainer) -> list[dict[str, Any]]:
     """Return the schedulers of an optimizer in the form that Lightning takes: with interval, frequency and monitor.
 
     A torch scheduler of the user's own (`_partial_: true`) steps once per epoch.

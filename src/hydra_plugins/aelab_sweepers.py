@@ -63,7 +63,9 @@ class Completing(Sweeper):
 
     def outcome(self, result: JobReturn, job: Sequence[str]) -> Outcome:
         try:
-            with redirect_stderr(StringIO()):  # Hydra repeats the words of a job that failed, and the reason follows below
+            with redirect_stderr(
+                StringIO()
+            ):  # Hydra repeats the words of a job that failed, and the reason follows below
                 score: float | list[float] = result.return_value
             return score
         except Exception as error:
@@ -170,7 +172,9 @@ class Search(Completing):
         study = create_study(
             study_name="study", storage=storage(self.folder), directions=self.directions, load_if_exists=True
         )
-        study.sampler = samplers[self.sampler](seed=self.seed + len(study.trials))  # a study that goes on draws new values
+        study.sampler = samplers[self.sampler](
+            seed=self.seed + len(study.trials)
+        )  # a study that goes on draws new values
         return study
 
     def space(self, arguments: list[str]) -> tuple[list[str], dict[str, Any]]:

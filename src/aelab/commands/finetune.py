@@ -19,11 +19,15 @@ if TYPE_CHECKING:
 def main(config: "DictConfig") -> "Score":
     """Train a classifier on the encoder of `config.run` and of the runs below it. Return its score."""
     with task("finetune", config, KEYS | {"run": str}):
+        from aelab.composition.instantiate import check
         from aelab.composition.stages import choices, on_encoder
         from aelab.training.complete import complete
 
         before = Run(config.run, config.trust)
-        config = on_encoder(config, before)
         hydra = HydraConfig.get()
+        folder = Path(hydra.runtime.output_dir)
+        config.folder = str(folder)
+        config = on_encoder(config, before)
+        check(config, config.trust)
         chosen = choices(config, before) | group_choices()
-        return complete(Run.start(Path(hydra.runtime.output_dir), config, chosen, list(hydra.overrides.task)))
+        return complete(Run.start(folder, config, chosen, list(hydra.overrides.task)))

@@ -43,7 +43,8 @@ def main(config: "DictConfig") -> "Score":
     other goes on from what it saved last.
     """
     with task("train", config, KEYS):
-        from aelab.training.complete import complete  # torch takes seconds, and most mistakes were found by now
+        from aelab.composition.instantiate import check  # torch takes seconds, and most mistakes were found by now
+        from aelab.training.complete import complete
         from aelab.training.processes import join, node
 
         if config.resume is not None:
@@ -51,6 +52,8 @@ def main(config: "DictConfig") -> "Score":
             run.check_paths()
             return complete(run)
         folder = Path(HydraConfig.get().runtime.output_dir)
+        config.folder = str(folder)
+        check(config, config.trust)
         if config.trainer.num_nodes != 1 and node() > 0:
             return join(folder, config)
         words = list(HydraConfig.get().overrides.task)

@@ -13,8 +13,8 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
-from aelab.composition.compose import compose, configs
 from aelab.composition import values
+from aelab.composition.compose import compose, configs
 from aelab.errors import TRACEBACKS, UserError, did_you_mean
 from aelab.runs.log import Console, start_console
 from aelab.runs.run import Run
@@ -37,6 +37,8 @@ def explain(error: Exception, verb: str, words: list[str]) -> str | None:
             return f"no {group} '{name}'{did_you_mean(name, known)} (there are {', '.join(known)})"
         case hydra.ConfigCompositionException() if found := re.search(r"override '([^']+)'", text):
             key = found[1].lstrip("+~")
+            if (configs() / key).is_dir():
+                return f"{key} is a group of which entries are added: type +{key}@PLACE=NAME (see `ae {verb} --help`)"
             hint = did_you_mean(key, _known_keys(verb, [w for w in words if key not in w]))
             return f"no key '{key}'{hint} (+{key}=… adds a new one; `ae {verb} --help` shows what there is)"
         case MissingMandatoryValue():

@@ -44,10 +44,8 @@ def build(config: DictConfig | None, trust: Sequence[str] = (), **more: Any) -> 
     """
     if config is None:
         return None
+    check(config, trust)
     plain: Any = OmegaConf.to_container(config, resolve=True)
-    parts = [(key, part, _checked(part["_target_"], trust)) for key, part in _parts(plain, _key(config))]
-    for key, part, target in parts:
-        values.check(part, values.parameters(target), key and f"{key}.")
     try:
         if not more:
             return instantiate(plain, _convert_="all")
@@ -62,6 +60,17 @@ def build(config: DictConfig | None, trust: Sequence[str] = (), **more: Any) -> 
         # The program's own ValueErrors name their key. For another's, say what was being built.
         own = type(cause) is ValueError and str(cause).startswith(_KEYS)
         raise UserError(("" if own else f"{plain['_target_']}: ") + " ".join(str(cause).split())) from error
+
+
+def check(config: DictConfig, trust: Sequence[str] = ()) -> None:
+    """Check every part of a config, however deep, without building anything.
+
+    Raises UserError for a target outside the allow-list, and for a value of another type than its parameter has.
+    """
+    plain = OmegaConf.to_container(config, resolve=True)
+    parts = [(key, part, _checked(part["_target_"], trust)) for key, part in _parts(plain, _key(config))]
+    for key, part, target in parts:
+        values.check(part, values.parameters(target), key and f"{key}.")
 
 
 def _key(config: DictConfig) -> str:

@@ -26,7 +26,10 @@ def check(values: Mapping[str, Any], types_by_key: Mapping[str, Any], prefix: st
     """Raise UserError for the first value that is not of the type of its key. A key without a type takes anything."""
     for key, value in values.items():
         if key in types_by_key and not fits(value, types_by_key[key]):
-            raise UserError(f"{prefix}{key}={show(value)} {_misfit(value, types_by_key[key])}")
+            line = f"{prefix}{key}={show(value)} {_misfit(value, types_by_key[key])}"
+            if isinstance(value, int | float) and fits(str(value), types_by_key[key]):
+                line += f""": type "{prefix}{key}='{show(value)}'\""""
+            raise UserError(line)
 
 
 def parameters(target: Callable[..., Any]) -> dict[str, Any]:
@@ -35,7 +38,9 @@ def parameters(target: Callable[..., Any]) -> dict[str, Any]:
     try:
         return get_type_hints(function)
     except Exception:  # an annotation that names what is imported for type checkers only
-        return {name: hint for name, hint in getattr(function, "__annotations__", {}).items() if not isinstance(hint, str)}
+        return {
+            name: hint for name, hint in getattr(function, "__annotations__", {}).items() if not isinstance(hint, str)
+        }
 
 
 def fits(value: Any, kind: Any) -> bool:

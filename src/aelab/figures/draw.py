@@ -34,9 +34,7 @@ def figures() -> dict[str, Callable[[Trained, Run], Figure]]:
 
 
 @torch.no_grad()
-def draw(
-    run: Run, names: Sequence[str] | None = None, checkpoint: str = "best", root: str | None = None
-) -> list[str]:
+def draw(run: Run, names: Sequence[str] | None = None, checkpoint: str = "best", root: str | None = None) -> list[str]:
     """Draw the figures with these names, or all that the run supports, and return the names of those drawn.
 
     Each is written as PNG and PDF into `figures/`, and to TensorBoard. Raises UserError for a name that does not exist,

@@ -22,10 +22,10 @@ from torchvision.transforms.functional import to_pil_image
 from torchvision.utils import make_grid
 
 from aelab.atomic import write_text
+from aelab.composition.trained import Trained
 from aelab.errors import UserError
 from aelab.figures.codes import POINTS
 from aelab.figures.sheet import PALETTE
-from aelab.composition.trained import Trained
 from aelab.runs.run import Run
 
 STEPS = 32  # decoded images on each side of a plane. Between them the page blends the nearest four

@@ -14,9 +14,7 @@ COLUMNS = 10
 PALETTE = color_sequences["petroff10"]  # colour-blind readers can tell these apart (Petroff, 2021, arXiv:2107.02270)
 
 
-def sheet(
-    rows: "Sequence[Tensor]", labels: Sequence[str] = (), xlabel: str = "", scale: float = 0.7
-) -> Figure:
+def sheet(rows: "Sequence[Tensor]", labels: Sequence[str] = (), xlabel: str = "", scale: float = 0.7) -> Figure:
     """Draw rows of pictures (N, 3, h, w) in [0, 1], each with its label."""
     height, width = rows[0].shape[2:]
     columns = max(len(row) for row in rows)

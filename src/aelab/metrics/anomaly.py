@@ -8,8 +8,8 @@ from numpy.typing import NDArray
 from sklearn.covariance import LedoitWolf
 from sklearn.metrics import average_precision_score, roc_auc_score
 
-from aelab.data.loader import Split
 from aelab.composition.trained import Trained
+from aelab.data.loader import Split
 from aelab.errors import Unsupported
 
 

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from aelab import randomness
 from aelab.atomic import replacing
-from aelab.data.base import Images
 from aelab.composition.trained import Trained
+from aelab.data.base import Images
 from aelab.errors import Unsupported, UserError
 
 VERSION = 1  # of the net and its training: numbers of two versions are not comparable

@@ -53,4 +53,3 @@ class Likelihood:
         bits = -values[-1] / (math.log(2) * math.prod(trained.data.shape)) + 8 * model.density
         named = {f"log_p_{k}": value for k, value in zip(marks, values, strict=True)}
         return {"elbo": elbo / images, **named, "bits_per_dim": bits}
-

@@ -9,9 +9,9 @@ from torch import Tensor, nn
 from torchmetrics.functional.image import multiscale_structural_similarity_index_measure as ms_ssim
 from torchmetrics.image.lpip import LearnedPerceptualImagePatchSimilarity
 
-from aelab.errors import UserError
 from aelab.composition.trained import Trained
 from aelab.data.errors import image_errors
+from aelab.errors import UserError
 from aelab.metrics.pca import PCA
 from aelab.reconstruction import ssim
 

@@ -17,8 +17,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from aelab.errors import UserError
 from aelab.data.loader import Batch
+from aelab.errors import UserError
 from aelab.models.base import Terms, Variational, kl, once, standard_normal
 from aelab.nets.base import Net
 from aelab.reconstruction import Reconstruction

@@ -18,7 +18,12 @@ from aelab.schedules import Scheduled
 
 class SparseL1(Autoencoder):
     def __init__(
-        self, net: Net, reconstruction: Reconstruction, latent_dim: int, code_activation: str, sparsity_weight: Scheduled
+        self,
+        net: Net,
+        reconstruction: Reconstruction,
+        latent_dim: int,
+        code_activation: str,
+        sparsity_weight: Scheduled,
     ) -> None:
         super().__init__(net, reconstruction, latent_dim)
         self.sparsity_weight = sparsity_weight

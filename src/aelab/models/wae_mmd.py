@@ -43,7 +43,11 @@ class WAE(Autoencoder):
         z = self.encode(batch.seen, batch.y)
         reconstruction = self.error(z, batch).mean()
         mmd = self.mmd(z, torch.randn_like(z))
-        return {"loss": reconstruction + self.at_step(self.mmd_weight) * mmd, "reconstruction": reconstruction, "mmd": mmd}
+        return {
+            "loss": reconstruction + self.at_step(self.mmd_weight) * mmd,
+            "reconstruction": reconstruction,
+            "mmd": mmd,
+        }
 
     def mmd(self, z: Tensor, prior: Tensor) -> Tensor:
         """Unbiased MMD² of two samples (n, D); it may be negative. Zero for one image, which has no pair."""

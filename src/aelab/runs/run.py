@@ -31,7 +31,7 @@ from aelab.runs.log import start_log, stop_log
 from aelab.runs.provenance import git_diff, git_state, versions
 
 _Yaml = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-_PLACES = ("folder", "dirpath", "save_dir", "root_dir", "log_dir", "path", "filename")
+_PLACES = ("folder", "dirpath", "save_dir", "root_dir", "default_root_dir", "log_dir", "path", "filename")
 
 
 class Run:
@@ -145,14 +145,14 @@ class Run:
     def check_paths(self) -> None:
         """Check a run that somebody else may have made, before it is trained here.
 
-        Raises UserError if its config lets a callback, a logger or a stage write outside its folder.
+        Raises UserError if its config lets a callback, a logger, a profiler or a stage write outside its folder.
         """
         text = OmegaConf.to_container(self.config, resolve=False)
         assert isinstance(text, dict)
         for stage in text.get("stages") or {}:
             if Path(stage).name != stage or stage in (".", ".."):
                 raise UserError(f"stages.{stage} of {self.folder / 'config.yaml'} is no name of a folder")
-        parts = {part: text.get(part) for part in ("callbacks", "logger", "stages")}
+        parts = {part: text.get(part) for part in ("callbacks", "logger", "trainer", "stages")}
         for key, value in frozen.flatten(parts).items():
             if not isinstance(value, str):
                 continue

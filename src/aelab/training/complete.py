@@ -4,7 +4,6 @@ import logging
 import math
 import os
 from collections.abc import Mapping
-from typing import Any
 
 import torch
 from lightning.pytorch.loggers import Logger, TensorBoardLogger
@@ -55,6 +54,8 @@ def complete(run: Run, chosen: Mapping[str, str] | None = None) -> Score:
             trainer = fit(run, data)
             loggers = trainer.loggers
             metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
+        for profile in run.folder.glob("fit-*.txt"):
+            log.info("profile %s", os.path.relpath(profile))
         score = _numbers(run, data, loggers, metrics)
         run.finish("done", score=score)
     return score
