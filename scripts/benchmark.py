@@ -1,15 +1,16 @@
-"""Images per second of three training loops with one net, batch size and optimizer, interleaved in one process.
+"""Images per second of three training loops with one net, batch size and optimizer, in turns in one process.
 
     hand        a hand-written loop over an in-memory tensor: the yardstick
-    ae          `ae train`'s own loop, with its default callbacks and loggers
-    template    torchvision images through a DataLoader, Lightning, `self.log` at every step: as
+    ae          `ae train`'s own loop, with its core callbacks and default loggers
+    template    torchvision images through a DataLoader, Lightning, `self.log` at every step: this is how
                 lightning-hydra-template does it
 
-    python scripts/benchmark.py --rounds 7 data=mnist data.root=data reconstruction=mse [trainer=gpu] [...]
+    python scripts/benchmark.py --rounds 9 data=mnist data.root=data reconstruction=mse [trainer=gpu] [...]
     python scripts/benchmark.py --variant "model=cae" --variant "model=cae model.estimator=exact" [...]
 
 With `--variant`, those are timed against the model `ae`, all by `ae train`'s own loop: how many of its steps one costs.
-Each loop trains two epochs a round; the second one is timed, without validation. Prints medians and ratios.
+Each loop trains two epochs per round, and the second one is timed: its training steps alone, and the whole epoch with
+its validation (the hand-written loop computes the same loss and errors once). Prints medians and ratios.
 """
 
 import argparse
@@ -17,6 +18,8 @@ import statistics
 import tempfile
 import time
 import warnings
+from collections import Counter
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -33,23 +36,35 @@ from torchvision.transforms import functional as transforms
 from aelab.composition import build
 from aelab.composition.compose import compose
 from aelab.data.base import Images
+from aelab.data.loader import Batch
 from aelab.runs.log import start_log
 from aelab.runs.run import Run
 from aelab.training.fit import fit
 
 
+@dataclass
+class Seconds:
+    """How long the training steps of an epoch took, and the epoch with its validation."""
+
+    training: float = 0.0
+    epoch: float = 0.0
+
+
 class Clock(Callback):
-    """Seconds of each epoch's training steps."""
+    """Times the last epoch."""
 
     def __init__(self, device: torch.device) -> None:
-        self.device, self.seconds, self.start = device, 0.0, 0.0
+        self.device, self.seconds, self.start = device, Seconds(), 0.0
 
     def on_train_epoch_start(self, *_: Any) -> None:
         self.start = now(self.device)
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         if trainer.is_last_batch:
-            self.seconds = now(self.device) - self.start
+            self.seconds.training = now(self.device) - self.start
+
+    def on_train_epoch_end(self, *_: Any) -> None:
+        self.seconds.epoch = now(self.device) - self.start
 
 
 def now(device: torch.device) -> float:
@@ -58,25 +73,39 @@ def now(device: torch.device) -> float:
     return time.perf_counter()
 
 
-def hand(config: DictConfig, data: Images, device: torch.device) -> float:
+def hand(config: DictConfig, data: Images, device: torch.device) -> Seconds:
     model = build.model(config).to(device)
     optimizer = model.optimizer(model.parameters())
-    images, _, indices = data.splits["train"]
-    x_all = images[indices].to(device)  # type: ignore[index]
+    images, labels, indices = data.splits["train"]
+    x_all, y_all = images[indices].to(device), labels[indices].to(device)  # type: ignore[index]
+    val = data.splits["val"][0][data.splits["val"][2]].to(device)  # type: ignore[index]
     for _ in range(2):
-        start, total = now(device), torch.zeros((), device=device)
+        seconds, start, total = Seconds(), now(device), torch.zeros((), device=device)
         order = torch.randperm(len(x_all), device=device)
         for index in order.split(data.batch_size):
             x = x_all[index].float().div_(255)
-            loss = model.loss(x, x, x)["loss"]
+            loss = model.loss(Batch(x, x, y_all[index]))["loss"]
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
             total += loss.detach()
-    return now(device) - start
+        seconds.training = now(device) - start
+        model.eval()
+        sums: Counter[str] = Counter()
+        with torch.no_grad():
+            for pixels in val.split(data.eval_batch_size):
+                x = pixels.float().div_(255)
+                z = model.encode(x)  # type: ignore[operator]
+                out = model.out(z)  # type: ignore[operator]
+                errors = data.errors(model.reconstruction.mean(out), x)  # type: ignore[operator]
+                errors["loss"] = model.reconstruction.error(out, x)  # type: ignore[union-attr, operator]
+                sums.update({name: float(value.sum()) for name, value in errors.items()})
+        model.train()
+        seconds.epoch = now(device) - start
+    return seconds
 
 
-def ae(config: DictConfig, data: Images, device: torch.device, choices: dict[str, Any]) -> float:
+def ae(config: DictConfig, data: Images, device: torch.device, choices: dict[str, Any]) -> Seconds:
     with tempfile.TemporaryDirectory() as folder:
         run = Run.start(Path(folder) / "run", config, choices)
         start_log(run.folder, quiet=True)
@@ -107,8 +136,8 @@ class Module(LightningModule):
         self.train_loss = MeanMetric()
 
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
-        x, _ = batch
-        loss = self.model.loss(x, x, x)["loss"]
+        x, y = batch
+        loss = self.model.loss(Batch(x, x, y))["loss"]
         self.train_loss(loss)
         self.log("train/loss", self.train_loss, on_step=False, on_epoch=True, prog_bar=True)
         return loss
@@ -117,7 +146,7 @@ class Module(LightningModule):
         return self.model.optimizer(self.parameters())
 
 
-def template(config: DictConfig, data: Images, device: torch.device) -> float:
+def template(config: DictConfig, data: Images, device: torch.device) -> Seconds:
     images, labels, indices = data.splits["train"]
     dataset = Pictures(images[indices], labels[indices])  # type: ignore[index]
     loader = DataLoader(dataset, data.batch_size, shuffle=True, num_workers=0)
@@ -158,18 +187,24 @@ def main() -> None:
         other = compose("train", [*arguments.overrides, "trainer.max_epochs=2", *variant.split()])
         loops[variant] = partial(ae, other[0], data, device, other[1])
     images = data.size("train")
-    rates: dict[str, list[float]] = {name: [] for name in loops}
+    rates: dict[str, dict[str, list[float]]] = {what: {name: [] for name in loops} for what in ("training", "epoch")}
     for number in range(arguments.rounds):
         for name in sorted(loops, reverse=number % 2 == 1):  # neither order favours one
-            rates[name].append(images / loops[name]())
+            seconds = loops[name]()
+            for what in rates:
+                rates[what][name].append(images / getattr(seconds, what))
     hardware = torch.cuda.get_device_name() if device.type == "cuda" else f"{torch.get_num_threads()} CPU threads"
     print(f"{images} images, batch {data.batch_size}, {hardware}, torch {torch.__version__}, {arguments.rounds} rounds")
-    for name, values in rates.items():
-        print(f"{name:9s} {statistics.median(values):10,.0f} images/s   {min(values):10,.0f} … {max(values):,.0f}")
-    for name in loops:
-        ratios = [a / b for a, b in zip(rates["ae"], rates[name], strict=True)]
-        if name != "ae":
-            print(f"ae/{name:9s} {statistics.median(ratios):.3f}   {min(ratios):.2f} … {max(ratios):.2f}")
+    for what, of in rates.items():
+        print({"training": "training steps", "epoch": "whole epochs, validation included"}[what])
+        for name, values in of.items():
+            if what == "training" or name != "template":  # which does not validate
+                spread = f"{min(values):10,.0f} … {max(values):,.0f}"
+                print(f"  {name:9s} {statistics.median(values):10,.0f} images/s   {spread}")
+        for name in loops:
+            ratios = [a / b for a, b in zip(of["ae"], of[name], strict=True)]
+            if name != "ae" and (what == "training" or name != "template"):
+                print(f"  ae/{name:9s} {statistics.median(ratios):.3f}   {min(ratios):.2f} … {max(ratios):.2f}")
 
 
 if __name__ == "__main__":

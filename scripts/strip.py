@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 
 from aelab.composition.trained import Trained
-from aelab.figures import COLUMNS, sheet
+from aelab.figures.sheet import COLUMNS, sheet
 from aelab.runs.run import Run
 
 
@@ -22,10 +22,10 @@ def main() -> None:
     rows, labels = [], ["clean"]
     for run in map(Run, arguments.runs):
         trained = Trained.of(run)
-        batch = next(trained.batches("test"))
-        rows.append(trained.model(batch.seen[:COLUMNS], batch.y[:COLUMNS]))
+        batch = next(trained.batches("test")).map(lambda t: t[:COLUMNS])
+        rows.append(trained.data.pictures(trained.model.reconstruct(batch)))
         labels.append(run.manifest["choices"]["model"])
-    sheet([batch.x[:COLUMNS], *rows], labels).savefig(arguments.output, dpi=110, bbox_inches="tight")
+    sheet([trained.data.pictures(batch.x), *rows], labels).savefig(arguments.output, dpi=110, bbox_inches="tight")
 
 
 if __name__ == "__main__":

@@ -4,8 +4,6 @@ import os
 
 # Small nets, and a pytest process per core: more threads would wait for each other. Read when a library is loaded.
 os.environ |= {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
-REAL_DATA = os.environ.pop("AE_DATA", None)  # for the tests that want it. To all others it must make no difference
-os.environ.pop("AE_LOGS", None)
 import functools
 import re
 import shutil
@@ -25,6 +23,9 @@ from aelab.errors import UserError
 from aelab.models.base import Autoencoder
 from aelab.runs.run import Run
 from aelab.training.complete import complete
+
+REAL_DATA = os.environ.pop("AE_DATA", None)  # for the tests that want it. To all others it must make no difference
+os.environ.pop("AE_LOGS", None)
 
 
 def names(group: str) -> list[str]:

@@ -60,6 +60,7 @@ def test_the_page_decodes_as_the_model_does(page, own_run):
     import torch
     from sklearn.decomposition import PCA
 
+    from aelab.composition import build
     from aelab.composition.trained import Trained
 
     box = page.locator("#plane").bounding_box()

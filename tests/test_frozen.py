@@ -29,8 +29,8 @@ TARGETS = sorted(GOLDEN.glob("targets/*.json"))
 SUPPLIED = {"net", "reconstruction", "noise", "seed", "below", "encode", "encoders", "shape", "num_classes", "params"}
 
 SAY = (
-    "{what}. A run of version {version} cannot be opened like this. Raise VERSION in src/aelab/runs/frozen.py by one and "
-    "write a function with @change(VERSION) there, which turns a part as it was into one as it is (for a new key: "
+    "{what}. A run of version {version} cannot be opened like this. Raise VERSION in src/aelab/runs/frozen.py by one "
+    "and write a function with @change(VERSION) there, which turns a part as it was into one as it is (for a new key: "
     "part['key'] = the value that means as before). Then type `python tests/test_frozen.py`, which records the keys of "
     "the new version."
 )

@@ -3,7 +3,6 @@
 import functools
 import itertools
 import os
-import re
 import shutil
 import subprocess
 import sys
@@ -28,7 +27,8 @@ def compatible(name: str, net: str) -> bool:
     try:
         assembled(name, net)
     except UserError as refusal:
-        assert re.search(r"net=", str(refusal))
+        if "net=" not in str(refusal):
+            raise
         return False
     return True
 
@@ -113,7 +113,8 @@ def test_every_noise_and_reconstruction(name, reconstruction, noise):
     try:
         built = assembled(name, reconstruction=reconstruction)
     except UserError as refusal:
-        assert "reconstruction=" in str(refusal)
+        if "reconstruction=" not in str(refusal):
+            raise
         pytest.skip(str(refusal))
     first = first_batch(noise)
     loss = terms(built, first)

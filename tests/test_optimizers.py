@@ -59,7 +59,7 @@ CASES = {
         lambda step: (step + 1) / 4 if step < 3 else 0.1 ** ((step >= 6) + (step >= 9)),
         2 * STEPS,
     ),
-    # The loss never gets better. The validations of epochs 1, 3, 5 … come in pairs of epochs; the first one is the best.
+    # The loss never gets better after the first validation, and there is one every second epoch.
     "plateau": (
         ["scheduler.patience=0", "optimizer.lr=1e-7", "trainer.check_val_every_n_epoch=2", "trainer.max_epochs=7"],
         lambda step: 1e-4 * 0.5 ** max(step // STEPS // 2 - 1, 0),

@@ -76,8 +76,10 @@ CHOICES = [
 
 @pytest.mark.parametrize("choice", CHOICES)
 def test_a_wrong_value_of_any_key_is_noticed(choice):
-    """Each key of each choice is given what cannot be meant: a list of a mapping where a plain value stands, a word where
-    a list stands. The configs as they are pass."""
+    """Each key of each choice is given what cannot be meant: a list of a mapping for a plain value, a word for a list.
+
+    The configs as they are pass.
+    """
     plain = yaml.safe_load(frozen.freeze(compose("train", [choice])[0]))
     group = choice.partition("=")[0]
     checked = 0

@@ -112,8 +112,8 @@ def _check_resume(folder: str, others: list[str]) -> None:
 def _plain(word: str) -> str:
     """Return a word as Hydra takes it.
 
-    `--json` becomes its key. The folder of a run is quoted, because it may hold `=` and `,`. So is the choice `debug=nan`,
-    because Hydra takes a plain `nan` for a number.
+    `--json` becomes its key. The folder of a run is quoted, because it may hold `=` and `,`. So is the choice
+    `debug=nan`, because Hydra takes a plain `nan` for a number.
     """
     key, _, value = word.partition("=")
     if word == "debug=nan":

@@ -1,9 +1,9 @@
 """Noise makes what the encoder is shown from clean images, and says which pixels it hid.
 
-A noise acts on a whole batch on its device: `x` (B, C, H, W) in [0, 1] gives `seen` of the same shape, and `hidden`,
-which is true where the noise chose to replace a pixel. A chosen pixel may keep its value: a black one that masking sets
-to black is hidden all the same. Noise that replaces no pixel in particular hides None. All draws come from the generator
-that is handed in.
+A noise acts on a whole batch on its device. From `x` (B, C, H, W) in [0, 1] it makes `seen` of the same shape, and
+`hidden`, which is true where it chose to replace a pixel. A chosen pixel may keep its value: a black pixel that masking
+sets to black is hidden all the same. If the noise chooses no pixels, `hidden` is None. All draws come from the
+generator that is handed in.
 """
 
 import math

@@ -85,7 +85,7 @@ class Cosine(Scheduler):
         end = total if self.total is None else self.total
         if not 0 < end < math.inf:
             raise UserError(
-                f"scheduler=cosine has {end} {self.interval}s to fall in: type scheduler.total=… or trainer.max_epochs=…"
+                f"scheduler=cosine has {end} {self.interval}s left: type scheduler.total=…, or trainer.max_epochs=…"
             )
         return of_torch.CosineAnnealingLR(optimizer, int(end), self.eta_min)
 

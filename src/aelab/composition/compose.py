@@ -87,10 +87,10 @@ def _overridden(sources: Any, group: str, name: str) -> Iterator[str]:
 
     paths = (Path(source.path) / group / f"{name}.yaml" for source in sources if source.schema == "file")
     for path in (path for path in paths if path.is_file()):
-        for entry in OmegaConf.load(path).get("defaults", []):
-            key, _ = next(iter(entry.items())) if hasattr(entry, "items") else ("", "")
-            if str(key).startswith("override /"):
-                yield str(key).removeprefix("override /").partition("@")[0]
+        config: Any = OmegaConf.load(path)
+        for key in (str(key) for entry in config.get("defaults", []) if hasattr(entry, "keys") for key in entry):
+            if key.startswith("override /"):
+                yield key.removeprefix("override /").partition("@")[0]
 
 
 def _of_run(folder: str | None, key: str) -> Any:

@@ -113,7 +113,7 @@ def task(verb: str, config: DictConfig, keys: Mapping[str, Any]) -> Iterator[Non
 @contextmanager
 def task_of_run(verb: str, config: DictConfig, keys: Mapping[str, Any]) -> Iterator[Run]:
     """As `task`, for a verb that takes a trained run. Its messages go to stderr."""
-    with task(verb, config, keys | {"run": str, "checkpoint": str, "trust": list[str]}):
+    with task(verb, config, {**keys, "run": str, "checkpoint": str, "trust": list[str]}):
         start_console(Console(stderr=True))
         yield Run(config.run, config.trust)
 

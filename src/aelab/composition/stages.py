@@ -1,4 +1,4 @@
-"""The configs of stages. A stage follows a run: it is an autoencoder on the run's codes, or a classifier on its encoder.
+"""The configs of stages. A stage follows a run. It is an autoencoder on its codes, or a classifier on its encoder.
 
 A stage inherits the config of its run. If the stage gives a group a `_target_`, that group is replaced as a whole.
 Otherwise its values are merged into the group.

@@ -34,7 +34,7 @@ def check(values: Mapping[str, Any], types_by_key: Mapping[str, Any], prefix: st
 
 def parameters(target: Callable[..., Any]) -> dict[str, Any]:
     """Return the annotated type of each parameter of a class or function."""
-    function = target.__init__ if inspect.isclass(target) else target  # type: ignore[misc]
+    function = target.__init__ if inspect.isclass(target) else target
     try:
         return get_type_hints(function)
     except Exception:  # an annotation that names what is imported for type checkers only

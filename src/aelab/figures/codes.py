@@ -70,7 +70,7 @@ def manifold(trained: Trained, run: Run) -> Figure:
 
 
 def interpolations(trained: Trained, run: Run) -> Figure:
-    """What lies between pairs of test images: along a line (odd rows) and along an arc (even rows) between their codes."""
+    """What lies between the codes of pairs of test images, along a line (odd rows) and along an arc (even rows)."""
     _vector(trained)
     x, y = trained.images("test")
     x = trained.data.pictures(x)
@@ -112,7 +112,7 @@ def plane(z: NDArray[np.float32]) -> tuple[NDArray[np.float64], NDArray[np.float
 
 
 def _scatter(axes: Any, points: NDArray[Any], y: NDArray[np.int64]) -> None:
-    """Draw points (N, 2) or (N, 3) with one colour per label. In the plane each label stands at the middle of its points."""
+    """Draw points (N, 2) or (N, 3), one colour per label. In the plane each label stands amid its points."""
     for label in np.unique(y):
         own = points[y == label]
         axes.scatter(*own.T, color=PALETTE[label % len(PALETTE)], s=4, label=str(label))

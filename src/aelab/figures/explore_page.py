@@ -40,8 +40,8 @@ def explore(run: Run, units: Sequence[int] | None = None, checkpoint: str = "bes
     """Write `explore.html` into the run's folder, and return its path.
 
     Its planes are those of two units of the code, the given ones or those that vary most, and those of the first three
-    principal axes. A conditional model has one plane of the latter per class. Raises UserError for a model whose code is
-    not a vector of two units or more, and for units that it does not have.
+    principal axes. A conditional model has one plane of the latter per class. Raises UserError for a model whose code
+    is not a vector of two units or more, and for units that it does not have.
     """
     trained = Trained.of(run, checkpoint, root)
     if len(trained.model.code_shape) > 1 or trained.model.latent_dim < 2:

@@ -21,7 +21,7 @@ def reconstructions(trained: Trained, run: Run) -> Figure:
 
 
 def priors(trained: Trained, run: Run) -> Figure:
-    """Draws from the model's prior, and from densities fitted to its codes. A conditional model has a class per column."""
+    """Draws from the prior, and from densities fitted to the codes. A conditional model has one class per column."""
     rows, labels = [], []
     if trained.model.generative:
         randomness.seed(trained.device, "pictures")

@@ -140,6 +140,9 @@ class Autoencoder(Objective):
     conditional: ClassVar[bool] = False
     """Whether encoder and decoder must be told the label."""
 
+    active: Callable[[Tensor], Tensor] | None = None
+    """Which units of codes (B, D) are on, of a sparse model."""
+
     encoder: nn.Module
     decoder: nn.Module
 
@@ -216,7 +219,7 @@ class Autoencoder(Objective):
     def code(self, batch: Batch) -> Terms:
         """`z`, the codes; `on`, which units are on, of a model that says so."""
         z = self.encode_batch(batch)
-        return {"z": z} | ({"on": self.active(z)} if hasattr(self, "active") else {})
+        return {"z": z} | ({"on": self.active(z)} if self.active is not None else {})
 
 
 class Variational(Autoencoder):
@@ -321,7 +324,7 @@ class Alternating(Autoencoder):
     def configure_optimizers(self) -> Any:
         critics = {id(p) for p in self.critics.parameters()}
         # The reconstruction term comes last, as it does in the optimizer state of runs of version 0.
-        parts = sorted(self.children(), key=lambda part: part is self.reconstruction)
+        parts = sorted(self.children(), key=lambda part: id(part) == id(self.reconstruction))
         rest = dict.fromkeys(p for part in parts for p in part.parameters() if p.requires_grad and id(p) not in critics)
         optimizers = [self.optimizer(self.critics.parameters()), self.optimizer(list(rest))]
         self._schedules = [entry for o in optimizers for entry in descriptions(self.scheduler, o, self.trainer)]

@@ -5,9 +5,9 @@
     q(z | x)  = N(mu(x), diag exp(logvar(x)))          of the whole image, in training
     loss      = E_q[-log p(x_h | z)] + KL(q(z | x) || p(z | s)) + guess_weight · -log p(x_h | g)
 
-x_h are the pixels that the noise hid, and the first two terms are minus a bound of log p(x_h | seen), in nats per image.
-The guess learns from its own term alone; a schedule that ends at 0 lets it stop, and then the loss of an evaluation is
-the bound. `reconstruct` completes a batch from the mean of p(z | s); `encode` takes whole images.
+x_h are the pixels that the noise hid, and the first two terms are minus a bound of log p(x_h | seen), in nats per
+image. The guess learns from its own term alone; a schedule that ends at 0 lets it stop, and then the loss of an
+evaluation is the bound. `reconstruct` completes a batch from the mean of p(z | s); `encode` takes whole images.
 
 Sohn, Lee & Yan, Learning structured output representation using deep conditional generative models, 2015, equation 4.
 """

@@ -6,7 +6,7 @@ and writes a change here in the same commit. `tests/test_frozen.py` says what is
 
 import math
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
@@ -156,7 +156,7 @@ def freeze(config: DictConfig) -> str:
     return OmegaConf.to_yaml(OmegaConf.create({"version": VERSION, **plain}))
 
 
-def code_shape(config: Part) -> list[int]:
+def code_shape(config: Mapping[str, Any] | DictConfig) -> list[int]:
     """Return the shape of a code, (D,) or (D, h, w), of a run whose manifest does not hold it (version 0).
 
     Only `net=spatial` gave maps then. Each of its channels halves height and width and rounds up.

@@ -34,8 +34,8 @@ def evaluate(
 ) -> dict[str, float]:
     """Return the terms of the loss, by `split/name`, and the numbers of each group, by `group/name`.
 
-    All are added to the run's `metrics.json` as they come. A second call gives the same numbers. A group that this model
-    or this data does not support is left out, and a line says why. If it was `asked` for by name, it raises
+    All are added to the run's `metrics.json` as they come. A second call gives the same numbers. A group that this
+    model or this data does not support is left out, and a line says why. If it was `asked` for by name, it raises
     Unsupported. `root`: where the data lies now, if it moved.
     """
     status = run.manifest.get("status", "unfinished")
