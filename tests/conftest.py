@@ -8,6 +8,7 @@ import functools
 import re
 import shutil
 import struct
+import sys
 from pathlib import Path
 
 import pytest
@@ -147,3 +148,24 @@ def mnist_root() -> str:
     if REAL_DATA is None or not (Path(REAL_DATA) / "MNIST").is_dir():
         pytest.skip("no MNIST: set AE_DATA to a folder that torchvision would read it from")
     return REAL_DATA
+
+
+@pytest.fixture
+def run_ae(monkeypatch, tmp_path, capsys):
+    """`ae` in this process, in an empty folder: exit code and stderr. `run_ae.said` is what stood on stdout."""
+    from aelab import cli
+
+    monkeypatch.chdir(tmp_path)
+
+    def call(*words: str) -> tuple[int, str]:
+        monkeypatch.setattr(sys, "argv", ["ae", *words])
+        capsys.readouterr()
+        code: int | str | None = 0
+        try:
+            cli.main()
+        except SystemExit as stop:
+            code = stop.code
+        call.said, error = capsys.readouterr()
+        return (1, code) if isinstance(code, str) else (int(code or 0), error)
+
+    return call

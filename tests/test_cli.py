@@ -34,29 +34,46 @@ def test_help_imports_nothing_heavy():
     assert all(f"ae {verb}" in done.stdout for verb in cli.VERBS)
 
 
+@pytest.mark.parametrize("verb", cli.VERBS)
+def test_a_verb_imports_no_torch_before_its_words_are_composed(verb):
+    """So a mistake in the line is answered at once."""
+    code = (
+        f"import sys, importlib; importlib.import_module('aelab.commands.{verb}')\n"
+        "import aelab.composition.explain, aelab.composition.compose\n"
+        "heavy = {'torch', 'lightning', 'numpy', 'matplotlib', 'sklearn'} & set(sys.modules)\n"
+        "assert not heavy, heavy\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize(
+    ("chosen", "expected"), [({}, "1000"), ({"GOMP_SPINCOUNT": "7"}, "7"), ({"OMP_WAIT_POLICY": "active"}, "None")]
+)
+def test_waiting_threads_do_not_spin_unless_the_user_wants_it(chosen, expected):
+    """In this process and in its children, before torch is loaded."""
+    code = (
+        "import sys, aelab, os, subprocess; assert 'torch' not in sys.modules\n"
+        "child = 'import os; print(os.environ.get(\"GOMP_SPINCOUNT\"))'\n"
+        "subprocess.run([sys.executable, '-c', child], check=True)\n"
+    )
+    env = {key: value for key, value in os.environ.items() if key not in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=env | chosen)
+    assert done.stdout.strip() == expected, done.stderr
+
+
+def test_the_log_begins_with_what_a_model_chose(run_ae, tmp_path):
+    assert run_ae("train", "model=dae", "trainer.max_epochs=1", "logger=[]", "~callbacks.pictures", "name=d")[0] == 0
+    assert run_ae.said.startswith("noise   masking, chosen by model=dae\n")
+    (folder,) = (tmp_path / "logs" / "d").iterdir()
+    assert "noise   masking, chosen by model=dae" in (folder / "train.log").read_text().splitlines()[0]
+
+
 def test_a_verb_explains_itself():
     done = ae("train", "--help")
     assert done.returncode == 0
     for group in ("model", "net", "data", "noise"):
         assert f"{group}: {', '.join([*(['base'] if group == 'data' else []), *names(group)])}" in done.stdout
-
-
-@pytest.fixture
-def run_ae(monkeypatch, tmp_path, capsys):
-    """`ae` in this process, in an empty folder: exit code and what stands on stderr."""
-    monkeypatch.chdir(tmp_path)
-
-    def call(*words: str) -> tuple[int, str]:
-        monkeypatch.setattr(sys, "argv", ["ae", *words])
-        try:
-            cli.main()
-        except SystemExit as stop:
-            if isinstance(stop.code, str):
-                return 1, stop.code
-            return int(stop.code or 0), capsys.readouterr().err
-        return 0, capsys.readouterr().err
-
-    return call
 
 
 @pytest.mark.parametrize(
@@ -77,6 +94,17 @@ def run_ae(monkeypatch, tmp_path, capsys):
         ("train data.binarize=yes", "data.binarize=yes is none of none, dynamic, static, threshold"),
         ("train data.shape=[1,7,8]", "data.shape=[1, 7, 8] does not fit images of [1, 8, 8]"),
         ("train data.val_size=1437", "data.val_size=1437 must leave some"),
+        ("train trainer.max_epochs=abc", "trainer.max_epochs=abc is a word, and a whole number or null belongs there"),
+        ("train data.shape=[3,9]", "data.shape=[3,9] is a list, and a list of 3 whole numbers belongs there"),
+        ("train net.hidden_dims=512", "net.hidden_dims=512 is a whole number, and a list of whole numbers belongs"),
+        ("train optimizer.lr=fast", "optimizer.lr=fast is a word, and a number belongs there"),
+        ("train seed=1.5", "seed=1.5 is a number, and a whole number belongs there"),
+        ("train compile=maybe", "compile=maybe is a word, and true or false belongs there"),
+        ("train trainer.num_nodes=two", "trainer.num_nodes=two is a word, and a whole number belongs there"),
+        ("train name=3", "name=3 is a whole number, and a word belongs there: type \"name='3'\""),
+        ("train stages=abc", "stages is a group of which entries are added: type +stages@PLACE=NAME"),
+        ("evaluate run=x splits=[train]", "splits=[train] is a list, and a list of one of val, test belongs there"),
+        ("train scheduler=cosine scheduler.interval=week", "scheduler.interval=week is none of epoch, step"),
         ("train net.activation=Relu", "torch.nn has no activation 'Relu', did you mean 'ReLU'?"),
         ("train noise=masking noise.p=2", "noise.p is a share between 0 and 1, got 2"),
         ("train +model.foo=1", "unexpected keyword argument 'foo'"),
@@ -138,10 +166,9 @@ def test_train_then_everything_else_from_the_command_line(run_ae, tmp_path, caps
     assert (folder / "explore.html").exists()
 
 
-def test_numbers_as_json_and_nothing_else_on_stdout(own_run, tmp_path):
-    command = [sys.executable, "-m", "aelab", "evaluate", f"run={own_run.folder}", "--json", "metrics=[code]"]
-    done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=tmp_path)
-    numbers = json.loads(done.stdout)
+def test_numbers_as_json_and_nothing_else_on_stdout(run_ae, own_run):
+    assert run_ae("evaluate", f"run={own_run.folder}", "--json", "metrics=[code]")[0] == 0
+    numbers = json.loads(run_ae.said)
     assert numbers["test/loss"] == own_run.metrics["test/loss"]
     assert numbers["code/jacobian"] > 0
 

@@ -3,13 +3,16 @@
 import importlib
 import inspect
 import re
+import shutil
 
 import pytest
 from conftest import compose, names
+from hydra.core.hydra_config import HydraConfig
 from hydra.utils import get_class
 from lightning import Trainer
 from omegaconf import OmegaConf
 
+from aelab.composition import compose as composing
 from aelab.composition.compose import configs
 from aelab.composition.instantiate import build
 
@@ -92,3 +95,99 @@ def test_modules_get_plain_python():
     net = build(compose("train", ["net.hidden_dims=[8,4]"])[0].net)
     assert type(net.hidden_dims) is list
     assert type(net.shape) is list
+
+
+# what is always there, and what chooses for others
+
+
+def test_core_callbacks_are_always_there():
+    core = set(compose("train")[0].callbacks)
+    assert {"averages", "checkpoint", "resume", "progress"} <= core
+    for verb, more in (("train", ()), ("finetune", ("run=.",))):
+        assert set(compose(verb, [*more, "callbacks=[early_stopping]"])[0].callbacks) == core | {"early_stopping"}
+    assert set(compose("train", ["~callbacks.pictures"])[0].callbacks) == core - {"pictures"}
+
+
+@pytest.mark.parametrize("experiment", names("experiment"))
+def test_an_experiment_keeps_the_core(experiment):
+    assert set(compose("train")[0].callbacks) <= set(compose("train", [f"experiment={experiment}"])[0].callbacks)
+
+
+@pytest.mark.parametrize(
+    "word",
+    [
+        "trainer.max_steps=9",
+        "trainer.limit_train_batches=1",
+        "trainer.limit_val_batches=1",
+        "trainer.limit_test_batches=1",
+        "trainer.check_val_every_n_epoch=2",
+    ],
+)
+def test_keys_that_need_no_plus(word):
+    key, _, value = word.removeprefix("trainer.").partition("=")
+    assert compose("train", [word])[0].trainer[key] == int(value)
+
+
+def test_paths_follow_the_environment(monkeypatch):
+    monkeypatch.setenv("AE_DATA", "/somewhere/data")
+    monkeypatch.setenv("AE_LOGS", "/elsewhere")
+    config, _ = composing.compose("train", ["data=mnist"])
+    assert config.data.root == "/somewhere/data"
+    assert HydraConfig.get().run.dir.startswith("/elsewhere/vae_mnist/")
+    config, _ = composing.compose("train", ["data=mnist", "data.root=here", "paths.log_dir=there"])
+    assert config.data.root == "here"
+    assert HydraConfig.get().sweep.dir == "there/vae_mnist"
+
+
+def test_the_name_of_a_run_is_that_of_its_experiment():
+    assert compose("train", ["model=ae", "data=mnist"])[0].name == "ae_mnist"
+    assert compose("train", ["experiment=mnist_vae_static", "model=ae"])[0].name == "mnist_vae_static"
+    assert compose("train", ["experiment=mnist_vae_static", "name=mine"])[0].name == "mine"
+
+
+def test_what_a_group_chooses_for_another_is_known():
+    def chosen(*words):
+        composing.compose("train", words)
+        return composing.chosen_by_others()
+
+    assert chosen() == {}
+    assert chosen("model=dae") == {"noise": "model=dae"}
+    assert chosen("model=dae", "noise=gaussian") == {}, "the command line chose"
+    assert chosen("model=sigma_vae") == {"reconstruction": "model=sigma_vae"}
+    of_experiment = chosen("experiment=mnist_cvae_quadrants", "net=conv")
+    assert of_experiment["model"] == "experiment=mnist_cvae_quadrants"
+    assert of_experiment["noise"] == "model=structured_cvae"
+    assert "net" not in of_experiment
+
+
+def test_a_sweep_chooses_its_sweeper():
+    for words, sweeper in (
+        (["sweep=tpe"], "Search"),
+        (["sweep=seeds"], "Grid"),
+        ([], "Grid"),
+        (["hydra/sweeper=optuna"], "Search"),
+    ):
+        composing.compose("train", words)
+        assert HydraConfig.get().sweeper._target_ == f"hydra_plugins.aelab_sweepers.{sweeper}"
+    composing.compose("train", ["sweep=tpe"])
+    assert "interval" in HydraConfig.get().sweeper.params["optimizer.lr"]
+
+
+def test_composing_the_codes_of_a_run_loads_no_checkpoint(vae_run, tmp_path):
+    run = shutil.copytree(vae_run.folder, tmp_path / "run", ignore=shutil.ignore_patterns("*.ckpt"))
+    config, _ = compose("train", ["data=codes", f"data.root={run}"])
+    assert config.data.shape == config.net.shape == [1, 1, 16]
+    assert config.data.num_classes == 10
+
+
+def test_own_defaults_are_optional_and_ignored_by_git(run_ae, tmp_path):
+    """`configs/local/default.yaml`, here in a folder of the user's own."""
+    local = tmp_path / "mine" / "local"
+    local.mkdir(parents=True)
+    (local / "default.yaml").write_text("# @package _global_\ntrainer:\n  max_epochs: 1\nname: mine\n")
+    words = ("--config-dir", str(tmp_path / "mine"), "~callbacks.pictures", "logger=[]")
+    assert run_ae("train", *words)[0] == 0
+    (folder,) = (tmp_path / "logs" / "mine").iterdir()
+    assert "epoch 1/1" in (folder / "train.log").read_text()
+    ignored = (configs().parent / ".gitignore").read_text().split()
+    assert "/configs/local/" in ignored

@@ -4,7 +4,6 @@ import inspect
 import json
 import os
 import shutil
-import sys
 from pathlib import Path
 
 import pytest
@@ -13,7 +12,6 @@ import yaml
 from conftest import Probe, compose, names
 from hydra.utils import get_object
 
-from aelab import cli
 from aelab.composition import build
 from aelab.composition.trained import load
 from aelab.runs import frozen
@@ -103,20 +101,10 @@ def test_the_keys_of_this_version_are_recorded():
 
 
 @pytest.fixture
-def golden(tmp_path, monkeypatch):
+def golden(tmp_path, run_ae):
     """A copy of the golden runs as `logs/`, where `ae` is typed."""
     shutil.copytree(GOLDEN, tmp_path / "logs")
-    monkeypatch.chdir(tmp_path)
-
-    def ae(*words: str) -> int:
-        monkeypatch.setattr(sys, "argv", ["ae", *words])
-        try:
-            cli.main()
-        except SystemExit as stop:
-            return 1 if isinstance(stop.code, str) else int(stop.code or 0)
-        return 0
-
-    return ae
+    return run_ae
 
 
 def contents(folder: Path) -> dict[Path, bytes]:
@@ -143,10 +131,10 @@ def test_the_numbers_of_every_metric_group_too(golden):
     assert run.metrics == pytest.approx(stored, rel=1e-3)
 
 
-def test_ae_evaluate_prints_the_stored_numbers(golden, capsys):
+def test_ae_evaluate_prints_the_stored_numbers(golden):
     stored = Run("logs/run").metrics
-    assert golden("evaluate", "run=logs/run", "metrics=[]", "--json") == 0
-    assert json.loads(capsys.readouterr().out) == pytest.approx(
+    assert golden("evaluate", "run=logs/run", "metrics=[]", "--json")[0] == 0
+    assert json.loads(golden.said) == pytest.approx(
         {k: v for k, v in stored.items() if k.split("/")[0] in ("val", "test")}, rel=1e-5
     )
 
@@ -157,19 +145,19 @@ def words_of(path: Path) -> list[str]:
     return shlex.split(json.loads(path.read_text())["command"])[1:]
 
 
-def test_their_own_lines_typed_again_train_nothing(golden, capsys):
+def test_their_own_lines_typed_again_train_nothing(golden):
     before = contents(Path("logs"))
-    assert golden(*words_of(GOLDEN / "sweep" / "sweep.json")) == 0
-    said = capsys.readouterr()
-    assert "2 jobs, 2 done" in said.out
-    assert "callbacks=[default,early_stopping] is written callbacks=[early_stopping] now" in said.err
+    code, said = golden(*words_of(GOLDEN / "sweep" / "sweep.json"))
+    assert code == 0
+    assert "2 jobs, 2 done" in golden.said
+    assert "callbacks=[default,early_stopping] is written callbacks=[early_stopping] now" in said
     words = words_of(GOLDEN / "run" / "manifest.json")
     words[-1] = "hydra.run.dir=logs/run"
-    assert golden(*words) == 0
+    assert golden(*words)[0] == 0
     assert contents(Path("logs")) == before
 
 
-def test_an_old_sweep_completes(golden, capsys):
+def test_an_old_sweep_completes(golden):
     """One of its two jobs is gone. The line as it was typed then trains that one, under the name that it had."""
     sweep = Sweep("logs/sweep")
     gone = next(job for job in sweep.jobs if "model=ae" in job)
@@ -177,8 +165,8 @@ def test_an_old_sweep_completes(golden, capsys):
     shutil.rmtree(sweep.folder / gone)
     other = next(job for job in sweep.jobs if job != gone)
     before = contents(sweep.folder / other)
-    assert golden(*words_of(GOLDEN / "sweep" / "sweep.json")) == 0
-    assert "2 jobs, 1 done" in capsys.readouterr().out
+    assert golden(*words_of(GOLDEN / "sweep" / "sweep.json"))[0] == 0
+    assert "2 jobs, 1 done" in golden.said
     assert {path.name for path in sweep.folder.iterdir() if path.is_dir()} == set(sweep.jobs)
     assert contents(sweep.folder / other) == before
     assert Run(sweep.folder / gone).metrics == pytest.approx(stored, rel=1e-4)

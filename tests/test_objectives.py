@@ -116,7 +116,9 @@ def jacobian_norms(built, x):
     return torch.stack([j.square().sum() for j in jacobian])
 
 
-@pytest.mark.parametrize("net", ["mlp", "conv", "resnet", "lstm", "transformer"])
+@pytest.mark.parametrize(
+    "net", ["mlp", *(pytest.param(net, marks=pytest.mark.slow) for net in ("conv", "resnet", "lstm", "transformer"))]
+)
 def test_contraction_is_the_squared_jacobian(x, net):
     built = model("model=cae", "model.estimator=exact", f"net={net}", "model.latent_dim=5")
     with torch.no_grad():

@@ -55,7 +55,7 @@ def test_what_fits(kind, value):
 def test_what_does_not_fit(kind, value, expected):
     with pytest.raises(UserError) as error:
         values.check({"key": value}, {"key": kind}, "group.")
-    assert str(error.value) == f"group.key={values.show(value)} {expected}"
+    assert str(error.value).startswith(f"group.key={values.show(value)} {expected}")
 
 
 def parts(node: Any, key: str):

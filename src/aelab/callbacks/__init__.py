@@ -1,1 +1,1 @@
-"""What happens beside the training steps: logging, checkpoints, pictures, early ends."""
+"""Callbacks of training: logging, checkpoints, pictures and early stops."""

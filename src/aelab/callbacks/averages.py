@@ -1,7 +1,7 @@
 """Means of the loss terms over an epoch, and their values at every n-th step.
 
-`self.log` of three values at every step costs a small model about a fifth of its speed. Here a step costs one entry in
-a list: the terms stay where they are, on the device, and are added up together at every n-th step.
+Calling `self.log` with three values at every step costs a small model about a fifth of its speed. Here a step only
+appends one entry to a list. The terms stay on the device, and every n-th step adds them up together.
 """
 
 from typing import Any
@@ -16,19 +16,22 @@ from aelab.errors import UserError
 
 
 class Sums:
-    """Each term summed over the images of one pass through a split."""
+    """Sum of each term over the images of one pass through a split."""
 
     def __init__(self, split: str, epoch: int) -> None:
         self.split, self.epoch, self.steps = split, epoch, 0
         self.names: list[str] = []
         self.total = torch.zeros(())  # (terms + 1,): the sum of each term, and the number of images
-        self.recent: list[tuple[dict[str, Tensor], int]] = []  # of the steps that are not in the total yet
+        self.recent: list[tuple[dict[str, Tensor], int]] = []  # steps that are not in the total yet
 
     def add(self, terms: dict[str, Tensor], batch: Batch) -> None:
         self.recent.append((terms, len(batch.x) if batch.weight else 0))
 
     def fold(self) -> Tensor:
-        """Bring the total up to date; raise UserError for a term that is infinite or no number, with its step."""
+        """Add the recent steps to the total, and return the total.
+
+        Raises UserError if a term is infinite or NaN. The message names the term and the step.
+        """
         if self.recent:
             terms = self.recent[0][0]
             self.names = list(terms)
@@ -45,7 +48,7 @@ class Sums:
     def _refuse(self, rows: Tensor) -> None:
         step = int((~rows.isfinite()).any(1).nonzero()[0])
         broken = [name for name, value in zip(self.names, rows[step].tolist(), strict=True) if value - value != 0]
-        term = next((name for name in broken if name != "loss"), "loss")  # the loss is broken because a term is
+        term = next((name for name in broken if name != "loss"), "loss")  # a broken term breaks the loss
         raise UserError(
             f"{self.split}/{term} became {rows[step, self.names.index(term)].item()} at step {self.steps + step} of "
             f"epoch {self.epoch}: lower optimizer.lr, clip with trainer.gradient_clip_val=1, or look at the data"
@@ -53,14 +56,19 @@ class Sums:
 
 
 class Averages(Callback):
-    """Logs `split/term` for every term of a step's output: the mean over the images of the epoch, over all processes;
-    `step/term` at every `trainer.log_every_n_steps`-th step; and `split/images`, how many an evaluation saw."""
+    """Logs every term of a step's output:
+
+    - `split/term`: mean over the images of the epoch, over all processes;
+    - `step/term`: value at every `trainer.log_every_n_steps`-th training step;
+    - `split/images`: number of images that an evaluation saw.
+    """
 
     def __init__(self) -> None:
         self.train = self.evaluation = Sums("", 0)
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if (self.train.split, self.train.epoch) != ("train", trainer.current_epoch):  # else it goes on in mid-epoch
+        # A resumed epoch keeps its sums.
+        if (self.train.split, self.train.epoch) != ("train", trainer.current_epoch):
             self.train = Sums("train", trainer.current_epoch)
 
     def state_dict(self) -> dict[str, Any]:

@@ -11,9 +11,9 @@ class Best(ModelCheckpoint):
     """Lightning's ModelCheckpoint for a run folder that may be moved."""
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Restore the state. Every path in it becomes one of this run's folder.
+        """Restore the state, with every path in it moved into this run's folder.
 
-        A file from a stranger therefore cannot say what is removed when a better checkpoint comes.
+        A checkpoint from a stranger therefore cannot choose which file is deleted when a better one is saved.
         """
 
         def here(path: str) -> str:
@@ -27,7 +27,7 @@ class Best(ModelCheckpoint):
 class ValidateAtMaxSteps(Callback):
     """Lets Lightning validate when `trainer.max_steps` ends training in the middle of an epoch.
 
-    Without a validation there would be no best checkpoint of what was trained last.
+    Without that validation, the state after the last steps could not become the best checkpoint.
     """
 
     def on_train_batch_end(

@@ -1,4 +1,4 @@
-"""The health of a code, measured over all images of a validation or test split, with one warning if it is ill."""
+"""Health of a code, measured over all images of a validation or test split. A sick code gets one warning."""
 
 import io
 import logging
@@ -18,20 +18,27 @@ log = logging.getLogger(__name__)
 
 
 class Health(Callback):
-    """Logs, of a vector code:
+    """Logs how a code is used, and warns if most of it carries nothing.
 
-    - `active_units`: units whose variance over images is above 0.01. For a variational code that is the variance of
-      its mean (Burda, Grosse & Salakhutdinov, 2016, section 5.4);
-    - `active_share`, `dead_units`, if the model says which units are on (`active`): the share of units that are on,
-      averaged over images, and how many are on for no image;
+    Numbers of a vector code:
 
-    of a variational code `kl_per_unit`, as a picture; and of a codebook:
+    - `active_units`: number of units whose variance over images is above 0.01. For a variational code this is the
+      variance of the posterior mean (Burda, Grosse & Salakhutdinov, 2016, section 5.4);
+    - `active_share`: share of units that are on, averaged over images;
+    - `dead_units`: number of units that are on for no image.
 
-    - `perplexity`: exp of the entropy of the use of its entries, which is their number if all are used evenly;
-    - `used_entries`.
+    The last two need a model that says which units are on (`active`). A variational code has a picture too:
+    `kl_per_unit`, the mean KL of each unit over the images of a validation.
 
-    Warns once if a posterior collapsed, or if half of the units or nine tenths of a codebook are dead. It does not warn
-    in the first two epochs, because a code may wake up late. `folder`: where pictures go; null leaves them out.
+    Numbers of a codebook:
+
+    - `perplexity`: exp of the entropy of the use of its entries. If all entries are used equally often, it is their
+      number;
+    - `used_entries`: number of entries that are used at least once.
+
+    One warning is logged if a posterior collapsed, if more than half of the units are dead, or if fewer than a tenth of
+    the entries are used. It comes in the third epoch or later, because a code may wake up late. A shorter run is judged
+    in its last epoch. `folder` is where pictures go. If it is None, no picture is drawn.
     """
 
     def __init__(self, folder: str | None) -> None:
@@ -78,7 +85,7 @@ class Health(Callback):
 
 
 def _of_codebook(sums: dict[str, Any]) -> tuple[dict[str, float], str]:
-    """Return the numbers of a codebook, and what is wrong with it, if anything."""
+    """Return the numbers of a codebook, and the warning about it. The warning is empty if the codebook is healthy."""
     share = sums["uses"] / sums["uses"].sum()
     used, entries = int((share > 0).sum()), len(share)
     illness = ""
@@ -91,7 +98,7 @@ def _of_codebook(sums: dict[str, Any]) -> tuple[dict[str, float], str]:
 
 
 def _of_units(sums: dict[str, Any]) -> tuple[dict[str, float], str]:
-    """Return the numbers of a vector code, and what is wrong with it, if anything."""
+    """Return the numbers of a vector code, and the warning about it. The warning is empty if the code is healthy."""
     n, illness = sums["images"], ""
     variance = sums["squares"] / n - (sums["z"] / n).square()
     numbers = {"active_units": float((variance > 0.01).sum())}

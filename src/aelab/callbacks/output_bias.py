@@ -1,4 +1,4 @@
-"""A decoder that begins with the mean image."""
+"""Starts a decoder at the mean training image."""
 
 from typing import Any
 
@@ -10,10 +10,12 @@ from aelab.errors import UserError
 
 
 class OutputBias(Callback):
-    """Before the first step, the bias of the decoder's last layer becomes the logit of the mean training image, kept
-    `margin` away from 0 and 1: for a linear layer that of each pixel, for a convolution that of each channel.
+    """Sets the bias of the decoder's last layer to the logit of the mean training image, before the first step.
 
-    As in the code of Burda, Grosse & Salakhutdinov, Importance weighted autoencoders, 2016.
+    The bias of a linear layer holds one mean per pixel. The bias of a convolution holds one mean per channel. Each mean
+    is kept `margin` away from 0 and 1, because the logits of 0 and 1 are infinite. The code of Burda, Grosse &
+    Salakhutdinov, Importance weighted autoencoders, 2016, does the same.
+
     Raises UserError for a decoder whose last layer has no such bias.
     """
 
@@ -22,7 +24,7 @@ class OutputBias(Callback):
 
     @torch.no_grad()
     def on_train_start(self, trainer: Trainer, pl_module: Any) -> None:
-        if trainer.global_step:  # a run that goes on
+        if trainer.global_step:  # a resumed run has trained its bias already
             return
         data: Any = trainer.datamodule  # type: ignore[attr-defined]
         total, images = torch.zeros(()), 0

@@ -1,4 +1,4 @@
-"""Pictures of a run while it trains, as PNG in its `figures/` and in every logger that takes images."""
+"""Pictures of a run while it trains. They go as PNG into its `figures/`, and to every logger that takes images."""
 
 from pathlib import Path
 from typing import Any
@@ -18,10 +18,14 @@ from aelab.data.loader import Batch
 
 
 class Pictures(Callback):
-    """Draws after every n-th epoch and after the last one:
+    """Draws pictures at the validation of every `every_n_epochs`-th epoch and of the last one:
 
-    - `progress`: one column per image, with the clean image, what is seen, and the reconstruction from top to bottom;
-    - `samples` of a generative model, always from the same draws.
+    - `progress`: one column per image. It shows the clean image, the image that the encoder sees, and the
+      reconstruction, from top to bottom;
+    - `samples`: new images of a generative model, always from the same draws. If the model is conditional, each column
+      is one class.
+
+    `images` is the number of columns of both pictures. PNG files go into `folder`.
     """
 
     def __init__(self, folder: str, images: int, every_n_epochs: int) -> None:
@@ -54,8 +58,8 @@ class Pictures(Callback):
 
 
 def grid(pictures: Tensor, columns: int) -> Image.Image:
-    """Return pictures (N, 3, h, w) in [0, 1] as one, row by row. Small ones are enlarged."""
-    scale = max(64 // max(pictures.shape[-2:]), 1)  # so that 8×8 images can be seen
+    """Return pictures (N, 3, h, w) in [0, 1] as one picture with `columns` in each row. Small ones are enlarged."""
+    scale = max(64 // max(pictures.shape[-2:]), 1)  # an 8×8 image is too small to see
     large = F.interpolate(pictures.float().cpu(), scale_factor=scale, mode="nearest")
     picture: Image.Image = to_pil_image(make_grid(large, nrow=columns, padding=2, pad_value=0.5))
     return picture

@@ -1,4 +1,4 @@
-"""Progress of a run: a bar in a terminal, and one line an epoch everywhere (it goes to `train.log` too)."""
+"""Progress of a run: a bar in a terminal, and one log line per epoch. The line goes to `train.log` too."""
 
 import logging
 import sys
@@ -12,7 +12,7 @@ log = logging.getLogger(__name__)
 
 class Progress(RichProgressBar):
     def __init__(self, refresh_rate: int) -> None:
-        """`refresh_rate`: steps between two updates of the bar."""
+        """`refresh_rate` is the number of steps between two updates of the bar."""
         super().__init__(refresh_rate=refresh_rate if sys.stdout.isatty() else 0)
         self.started = 0.0
 

@@ -1,4 +1,4 @@
-"""Ends a trial of a search that has no hope, as Optuna judges from how the other trials went."""
+"""Ends a hopeless trial of a search early. Optuna judges a trial by how the other trials went."""
 
 import logging
 from pathlib import Path
@@ -11,7 +11,7 @@ log = logging.getLogger(__name__)
 
 
 def storage(folder: Path) -> Any:
-    """Where the study of a sweep's folder lies: one file, safe under several writers."""
+    """Return the storage of the study in a sweep's folder. It is one file, and several processes may write to it."""
     from optuna.storages import JournalStorage
     from optuna.storages.journal import JournalFileBackend
 
@@ -19,7 +19,12 @@ def storage(folder: Path) -> Any:
 
 
 class Prune(Callback):
-    """Reports `monitor` after every validation. `folder`: of the run, beside which the study lies."""
+    """Reports the metric `monitor` to Optuna after every validation. Ends the trial if Optuna says so.
+
+    `folder` is the run's folder. The study lies in its parent, and without a study nothing is reported. The median
+    pruner ends no trial in the first `warmup_epochs` epochs.
+    """
+
 
     def __init__(self, folder: str, monitor: str, pruner: Literal["median", "hyperband"], warmup_epochs: int) -> None:
         self.folder, self.monitor = Path(folder), monitor
@@ -32,7 +37,7 @@ class Prune(Callback):
         from optuna.trial import Trial, TrialState
 
         if not (self.folder.parent / "study.log").exists():
-            return  # not in a search
+            return  # the run is not part of a search
         pruner = MedianPruner(n_warmup_steps=self.warmup_epochs) if self.pruner == "median" else HyperbandPruner()
         study = load_study(study_name="study", storage=storage(self.folder.parent), pruner=pruner)
         for trial in study.get_trials(states=(TrialState.RUNNING,)):

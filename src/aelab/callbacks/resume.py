@@ -1,4 +1,4 @@
-"""What a run goes on from when it was killed: `last.ckpt`, and the one before it."""
+"""Checkpoints from which a stopped run resumes: `last.ckpt`, and the one before it."""
 
 import signal
 from pathlib import Path
@@ -11,20 +11,25 @@ from lightning.pytorch.callbacks import Checkpoint
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
-class Resume(Checkpoint):  # of those callbacks that Lightning calls last
-    """Saves the whole state of training as `last.ckpt`: at the start of every epoch but the first, at the end, after
-    every `every_n_steps` steps (null: never), and when the process is told to stop, by SIGTERM or Ctrl-C, before it
-    does. The file before that stays as `previous.ckpt`.
+class Resume(Checkpoint):  # Lightning calls subclasses of Checkpoint last
+    """Saves the whole state of training as `last.ckpt`. The file it replaces is kept as `previous.ckpt`.
 
-    Every draw is a function of seed, epoch and step, so training that goes on from such a file gives bit for bit what
-    it would have given: Lightning restores weights, optimizers, schedulers and callbacks, and this the place in the
-    epoch, which Lightning does for an end of validation only.
+    The state is saved
+
+    - at the start of every epoch but the first;
+    - after every `every_n_steps` batches of an epoch, or never if that is None;
+    - on SIGTERM or Ctrl-C, before the process stops. Several processes stop at once, without saving;
+    - at the end of training.
+
+    Lightning restores weights, optimizers, schedulers and callbacks. It restores the position inside an epoch only for
+    checkpoints written after validation. This callback restores that position in every case. Every draw is a function
+    of seed, epoch and step, so a resumed run gives bit for bit what an uninterrupted run gives.
     """
 
     def __init__(self, folder: str, every_n_steps: int | None) -> None:
         self.folder, self.every_n_steps = Path(folder), every_n_steps
-        self.batch = 0  # batches of this epoch that are done
-        self.place: dict[str, Any] | None = None  # where training goes on
+        self.batch = 0  # number of batches done in this epoch
+        self.place: dict[str, Any] | None = None  # epoch and batch at which a resumed run goes on
         self.told_to_stop: int | None = None
         self.handlers: dict[int, Any] = {}
 
@@ -35,7 +40,7 @@ class Resume(Checkpoint):  # of those callbacks that Lightning calls last
         self.place = checkpoint["place"]
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        # Of several processes none can wait for the others to come to the same place: they end at once.
+        # Several processes cannot wait for each other to reach the same step, so all of them stop at once.
         act = self._stop if trainer.world_size == 1 else signal.SIG_DFL
         self.handlers = {number: signal.signal(number, act) for number in SIGNALS}
         if self.place is None:
@@ -51,7 +56,7 @@ class Resume(Checkpoint):  # of those callbacks that Lightning calls last
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.batch = 0
         if self.place is not None:
-            self.place = None  # this is where it was saved
+            self.place = None  # this state came from a file, so it is not saved again
         elif trainer.current_epoch:
             self._save(trainer)
         self._leave()
@@ -63,8 +68,8 @@ class Resume(Checkpoint):  # of those callbacks that Lightning calls last
         due = self.every_n_steps is not None and self.batch % self.every_n_steps == 0
         if not due and self.told_to_stop is None:
             return
-        whole = self.batch % trainer.accumulate_grad_batches == 0  # gradients are not saved
-        if whole and self.batch < trainer.num_training_batches:  # after the last one, the next epoch saves
+        whole = self.batch % trainer.accumulate_grad_batches == 0  # a checkpoint holds no accumulated gradients
+        if whole and self.batch < trainer.num_training_batches:  # after the last batch, the next epoch saves
             self._save(trainer)
             self._leave()
 
@@ -78,7 +83,7 @@ class Resume(Checkpoint):  # of those callbacks that Lightning calls last
         self._give_back_signals()
 
     def _give_back_signals(self) -> None:
-        """To Lightning, which puts back what was there before itself only after this."""
+        """Restore the handlers that Lightning installed. Lightning restores the earlier ones after this hook."""
         for number, handler in self.handlers.items():
             signal.signal(number, handler)
         self.handlers = {}
@@ -91,17 +96,17 @@ class Resume(Checkpoint):  # of those callbacks that Lightning calls last
 
     def _stop(self, number: int, frame: FrameType | None) -> None:
         if self.told_to_stop is not None:
-            raise KeyboardInterrupt  # told twice: at once
+            raise KeyboardInterrupt  # a second signal stops the process at once
         self.told_to_stop = number
 
     def _leave(self) -> None:
         if self.told_to_stop is not None:
-            raise SystemExit(128 + self.told_to_stop)  # of a KeyboardInterrupt Lightning makes an exit code 1
+            raise SystemExit(128 + self.told_to_stop)  # Lightning turns a KeyboardInterrupt into exit code 1
 
     def _skip(self, trainer: Trainer, batches: int) -> None:
-        """Let the first epoch begin after so many batches."""
+        """Start the resumed epoch after its first `batches` batches."""
         loop = trainer.fit_loop.epoch_loop
-        loop._batches_that_stepped += 1  # Lightning counts a step after the callbacks have been told of it
+        loop._batches_that_stepped += 1  # Lightning counts a step only after its callbacks have saved
         reset = loop.reset
 
         def reset_once() -> None:
@@ -115,6 +120,6 @@ class Resume(Checkpoint):  # of those callbacks that Lightning calls last
 
 
 def _set(progress: Any, done: int) -> None:
-    """Let a loop of Lightning's believe that it has done so much, and begun nothing else."""
+    """Set a progress counter of Lightning to `done` iterations, with none in progress."""
     for tracker in (progress.current, progress.total):
         tracker.ready = tracker.started = tracker.processed = tracker.completed = done

@@ -1,4 +1,4 @@
-"""Images of a kind that the model was not trained on, told from the others by its error and by its code."""
+"""Detection of anomalies: images of classes that the model was not trained on are told from the others."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,15 +15,24 @@ from aelab.errors import Unsupported
 
 @dataclass(frozen=True)
 class Anomaly:
-    """Test images of the `normal_classes` against all others; null: those that the run was trained on (`data.classes`).
+    """Measures how well a score tells normal test images from anomalies.
 
-    Two scores, greater for what is stranger: `error`, the squared error of the reconstruction summed over pixels, and
-    `mahalanobis`, the distance of the code from the mean of normal training codes, in their covariance (Lee et al.,
-    2018; shrunk as Ledoit & Wolf, 2004). By `NAME/SCORE`:
+    Images of the `normal_classes` are normal, and all others are anomalies. If `normal_classes` is None, the normal
+    classes are those that the run was trained on (`data.classes`).
 
-    - `auroc`, `average_precision` of the anomalies;
-    - `recall`: the share of anomalies above the threshold that 95 % of the normal *validation* images stay below;
-      `false_alarms`: the share of normal test images above it.
+    There are two scores. Both are greater for stranger images:
+
+    - `error`: squared error of the reconstruction, summed over channels and pixels;
+    - `mahalanobis`: Mahalanobis distance of the code from the mean of the normal training codes (Lee et al., 2018). The
+      covariance is that of these codes, shrunk as in Ledoit & Wolf, 2004.
+
+    The threshold of a score is the value that 95 % of the normal *validation* images stay below. Keys are NAME/SCORE.
+    NAME is
+
+    - `auroc`: area under the ROC curve;
+    - `average_precision`: average precision, with anomalies as positives;
+    - `recall`: share of anomalies above the threshold;
+    - `false_alarms`: share of normal test images above the threshold.
     """
 
     normal_classes: Sequence[int] | None

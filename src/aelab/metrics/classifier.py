@@ -1,4 +1,7 @@
-"""Features of a small classifier, trained once on the same images and kept: what a sample is judged by, offline."""
+"""Features of a small classifier. Generated images are compared with real ones in these features, without a download.
+
+The classifier is trained once on the images of the run's data set. It is kept on disk.
+"""
 
 import logging
 import os
@@ -14,15 +17,15 @@ from aelab.composition.trained import Trained
 from aelab.data.base import Images
 from aelab.errors import Unsupported, UserError
 
-VERSION = 1  # of the net and its training: numbers of two versions are not comparable
+VERSION = 1  # version of the net and its training; numbers of two versions are not comparable
 EPOCHS = 5
-IMAGES = 60_000  # at most, drawn at random
+IMAGES = 60_000  # at most this many training images, drawn at random
 
 log = logging.getLogger(__name__)
 
 
 class Classifier(nn.Module):
-    """(B, C, H, W) -> features (B, 64): two convolutions of stride 2, one linear layer."""
+    """Maps images (B, C, H, W) to features (B, 64), by two convolutions of stride 2 and one linear layer."""
 
     num_features = 64
 
@@ -46,12 +49,16 @@ class Classifier(nn.Module):
 
 
 def cache() -> Path:
-    """Where trained classifiers are kept: $XDG_CACHE_HOME/aelab, or ~/.cache/aelab."""
+    """Return the folder of trained classifiers: $XDG_CACHE_HOME/aelab, or ~/.cache/aelab."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "aelab"
 
 
 def classifier(trained: Trained) -> Classifier:
-    """The classifier of these data, trained now if there is none yet: always the same one, whatever the run's seed."""
+    """Return the classifier of the run's data. If there is none yet, it is trained now.
+
+    It does not depend on the run's seed. Raises Unsupported for data with fewer than two classes, and UserError if the
+    kept file is broken.
+    """
     data = trained.data
     if data.num_classes is None or data.num_classes < 2:
         raise Unsupported("samples are judged by a classifier of the labels, and the data have none")
@@ -83,12 +90,15 @@ def classifier(trained: Trained) -> Classifier:
 
 
 def _key(data: Images) -> str:
-    """Names the images that it is trained on: another data set, shape or selection gets a classifier of its own."""
+    """Return a key of the images that a classifier is trained on.
+
+    Each data set, shape, binarisation, validation split and selection of classes has a classifier of its own.
+    """
     place = (data.fingerprint, *data.shape, data.binarize, str(data.val_size), data.split_seed, str(data.classes))
     return f"{randomness.key(*place):016x}"
 
 
 @torch.no_grad()
 def features(net: Classifier, images: Tensor, device: torch.device) -> Tensor:
-    """(N, C, H, W) -> (N, 64)."""
+    """Return the features (N, 64) of images (N, C, H, W)."""
     return torch.cat([net(batch.to(device)) for batch in images.split(1000)])

@@ -1,4 +1,4 @@
-"""How a code is used: how many of its units carry something, how sparse it is, how much it moves with the image."""
+"""Statistics of a code: how many of its units are active, how sparse it is, and how much it moves with the image."""
 
 import math
 from dataclasses import dataclass
@@ -11,15 +11,20 @@ from aelab.noise import NoNoise
 
 @dataclass(frozen=True)
 class Code:
-    """Of the codes z of clean test images, of a variational code its means:
+    """Statistics of the codes z of clean test images. For a variational code, z is the posterior mean.
 
-    - `active_units`: units with a variance over images above 0.01 (Burda, Grosse & Salakhutdinov, 2016, section 5.4);
-    - `unit/I/mean`, `unit/I/std`, and of a variational code `unit/I/kl`, KL(q(z_I | x) || N(0, 1)) in nats;
-    - `mean`, `std`; `zeros`: the share of values that are exactly zero;
-    - `hoyer`: (sqrt(D) - |z|₁ / |z|₂) / (sqrt(D) - 1): 0 where all units are equal, 1 where one is on (Hoyer, 2004);
-    - `saturation`: the share of values below 0.05 or above 0.95, of a code that lies within [0, 1];
-    - `jacobian`: squared entries of dz/dx summed, a mean over `jacobian_images` images. Not of a map, which is chosen
-      from a codebook.
+    - `active_units`: number of units whose variance over images is above 0.01 (Burda, Grosse & Salakhutdinov, 2016,
+      section 5.4);
+    - `mean`, `std`: mean and deviation over all values of all codes;
+    - `zeros`: share of values that are exactly zero;
+    - `hoyer`: (sqrt(D) - |z|₁ / |z|₂) / (sqrt(D) - 1), averaged over images. It is 0 if all units are equal, and 1 if
+      one unit is on (Hoyer, 2004). It needs D > 1;
+    - `saturation`: share of values below 0.05 or above 0.95. Only codes within [0, 1] have it;
+    - `jacobian`: sum of the squared entries of dz/dx, averaged over `jacobian_images` images;
+    - `unit/I/mean`, `unit/I/std`: mean and deviation of unit I over images;
+    - `unit/I/kl`: KL(q(z_I | x) || N(0, 1)) of a variational code in nats, averaged over images.
+
+    A map has no `jacobian` and no `unit/…`, because its entries are chosen from a codebook.
     """
 
     jacobian_images: int
@@ -53,7 +58,10 @@ class Code:
         }
 
     def jacobian(self, trained: Trained) -> float:
-        """A backward pass for each unit of the code, of all images at once: none couples images of a batch."""
+        """Return the sum of the squared entries of dz/dx, averaged over images.
+
+        One backward pass per unit serves all images of a batch, because no encoder couples the images of a batch.
+        """
         total, images = 0.0, 0
         for batch in trained.batches("test", NoNoise(), self.jacobian_images):
             x = batch.x.clone().requires_grad_()

@@ -1,4 +1,4 @@
-"""How new images, and reconstructions, compare with those of the test split."""
+"""Comparison of generated images, and of reconstructions, with the images of the test split."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,25 +13,34 @@ from aelab.errors import Unsupported, UserError
 from aelab.metrics.classifier import classifier, features
 from aelab.samplers import Sampler
 
-TRAIN = 60_000  # training images, at most, among which the nearest is looked for
-NEAREST = 1000  # samples whose nearest one is
-WEIGHTS = "weights-inception-2015-12-05-6726825d.pth"  # as torch-fidelity names them
+TRAIN = 60_000  # at most this many training images are searched for the nearest one
+NEAREST = 1000  # number of samples whose nearest training image is searched for
+WEIGHTS = "weights-inception-2015-12-05-6726825d.pth"  # the name that torch-fidelity gives the file
 
 
 @dataclass(frozen=True)
 class Generation:
-    """`samples` new images by each of the `samplers` that this model has, against as many of the test split:
+    """Compares generated images with as many images of the test split.
 
-    - `frechet/NAME`, `frechet/reconstruction`: Fréchet distance of features (Heusel et al., 2017), those of a small
-      classifier of the same data, so not to be compared with distances in Inception's; `fid/…`: in Inception's.
-      `inception`: true downloads its weights once, null takes them if they are there, false leaves it out;
-    - `precision/NAME`, `recall/NAME`: the share of samples within the manifold of the test images, and of test images
-      within that of the samples: no farther from one than its `neighbours`-th nearest, in the classifier's features
-      (Kynkäänniemi et al., 2019);
-    - `nearest/NAME`: distance from a sample to the nearest training image, root of the summed squares of pixels, a mean
-      over 1000 samples, beside `nearest/test`, of test images: samples that are much nearer were memorised.
+    Each of the `samplers` that this model supports generates `samples` images, or as many as the test split has, if that
+    is fewer. NAME is the name of a sampler.
 
-    Raises UserError for weights of Inception that cannot be had.
+    - `frechet/NAME`, `frechet/reconstruction`: Fréchet distance in the features of a small classifier of the same data
+      (Heusel et al., 2017). It is not comparable with a distance in Inception's features;
+    - `fid/NAME`, `fid/reconstruction`: Fréchet distance in Inception's features;
+    - `precision/NAME`: share of samples within the manifold of the test images (Kynkäänniemi et al., 2019);
+    - `recall/NAME`: share of test images within the manifold of the samples;
+    - `nearest/NAME`: Euclidean distance in pixels from a sample to the nearest training image, averaged over 1000
+      samples;
+    - `nearest/test`: the same distance from test images. Samples that are much nearer were memorised.
+
+    A point is within the manifold of a set if, for some point of the set, it is no farther away than the
+    `neighbours`-th nearest other point of the set. Distances are measured in the classifier's features.
+
+    `inception` chooses whether `fid` is computed. True downloads Inception's weights once. None takes the weights if
+    they are there. False leaves `fid` out.
+
+    Raises UserError if Inception's weights cannot be loaded, and Unsupported for data without labels.
     """
 
     samples: int
@@ -78,7 +87,11 @@ def _inception_is_there() -> bool:
 
 
 def frechet(extractor: nn.Module | int, real: Tensor, fake: Tensor, device: torch.device) -> float:
-    """|m - m'|² + tr(S + S' - 2 (S S')^(1/2)) of the means and covariances of features of two sets (N, C, H, W)."""
+    """Return the Fréchet distance of two sets of images (N, C, H, W) in the features of `extractor`.
+
+    It is |m - m'|² + tr(S + S' - 2 (S S')^(1/2)), with means m, m' and covariances S, S' of the features. Raises
+    UserError if the weights of the extractor cannot be loaded.
+    """
     try:
         distance = FrechetInceptionDistance(extractor, normalize=True).to(device)
     except Exception as error:
@@ -89,20 +102,23 @@ def frechet(extractor: nn.Module | int, real: Tensor, fake: Tensor, device: torc
         ) from error
     for images, is_real in ((real, True), (fake, False)):
         for batch in images.split(500):
-            # Inception has seen colours only.
+            # Inception takes images of three channels only.
             grey = isinstance(extractor, int) and batch.shape[1] == 1
             distance.update((batch.expand(-1, 3, -1, -1) if grey else batch).to(device), real=is_real)
     return float(distance.compute())
 
 
 def coverage(manifold: Tensor, points: Tensor, k: int) -> float:
-    """The share of `points` (M, F) that are no farther from one of `manifold` (N, F) than its k-th nearest there."""
-    radius = torch.cdist(manifold, manifold).kthvalue(min(k + 1, len(manifold)), dim=1).values  # 1st: the point itself
+    """Return the share of `points` (M, F) that lie within the manifold of the points `manifold` (N, F).
+
+    A point lies within it if, for some point of `manifold`, it is no farther away than the k-th nearest other point.
+    """
+    radius = torch.cdist(manifold, manifold).kthvalue(min(k + 1, len(manifold)), dim=1).values  # the nearest is itself
     inside = [(torch.cdist(part, manifold) <= radius).any(1) for part in points.split(1000)]
     return float(torch.cat(inside).float().mean())
 
 
 def nearest(images: Tensor, train: Tensor) -> float:
-    """Mean distance of images (N, C, H, W) to the nearest of the training images (M, C, H, W)."""
+    """Return the mean distance from images (N, C, H, W) to the nearest of the training images (M, C, H, W)."""
     flat = train.flatten(1)
     return float(torch.cat([torch.cdist(part.flatten(1), flat).amin(1) for part in images.split(200)]).mean())

@@ -1,4 +1,4 @@
-"""Bounds of log p(x), for models with a normal posterior and a reconstruction term that is a likelihood."""
+"""Lower bounds of log p(x), for models with a normal posterior and a reconstruction term that is a likelihood."""
 
 import math
 from collections.abc import Sequence
@@ -12,16 +12,18 @@ from aelab.composition.trained import Trained
 
 @dataclass(frozen=True)
 class Likelihood:
-    """With log w_i = log p(x | z_i) + log p(z_i) - log q(z_i | x), z_i ~ q(z | x), means over images, in nats:
+    """Lower bounds of log p(x), averaged over test images, in nats.
 
-    - `elbo`: log w_i, its mean over the largest k;
-    - `log_p_k` for each k of `k`: log (1/k) sum_i w_i, the importance-weighted bound L_k, which rises to log p(x)
+    With log w_i = log p(x | z_i) + log p(z_i) - log q(z_i | x), z_i ~ q(z | x):
+
+    - `elbo`: mean of log w_i over the codes of the largest k;
+    - `log_p_k` for each k of `k`: log (1/k) sum_i w_i, the importance-weighted bound L_k. It rises to log p(x) with k
       (Burda, Grosse & Salakhutdinov, 2016, equation 8);
-    - `bits_per_dim`: -log_p / (D log 2) of the largest k, D = C H W; of a density of pixels in [0, 1] plus 8, which
-      makes it one of 256 greys.
+    - `bits_per_dim`: -log_p / (D log 2) of the largest k, with D = C H W. For a density of pixels in [0, 1], 8 is added,
+      which turns it into a density of 256 greys.
 
-    Codes are drawn `codes_at_once` and added up as they come, so that k costs time and no memory. Of at most `images`
-    of the test split; null: all.
+    About `codes_at_once` codes are drawn together and summed before the next are drawn. A larger k therefore costs time,
+    and no memory. At most `images` test images are used, or all of them if that is None.
     """
 
     k: Sequence[int]
@@ -40,7 +42,7 @@ class Likelihood:
         for batch in trained.batches("test", limit=self.images):
             n = batch.x.shape[0]
             step = max(self.codes_at_once // n, 1)
-            total = torch.full((n,), -math.inf, dtype=torch.double, device=trained.device)  # log of the sum of w
+            total = torch.full((n,), -math.inf, dtype=torch.double, device=trained.device)  # log of the sum of w so far
             with model.remembering():  # the posterior is the same for all codes
                 for mark, (start, end) in enumerate(pairwise([0, *marks])):
                     for done in range(start, end, step):

@@ -1,4 +1,4 @@
-"""Principal components: the linear autoencoder that every other is measured against."""
+"""Principal component analysis: the linear autoencoder that other autoencoders are compared with."""
 
 from typing import Self
 
@@ -9,20 +9,20 @@ from torch import Tensor
 
 from aelab.composition.trained import Trained
 
-IMAGES = 60_000  # at most, drawn at random
+IMAGES = 60_000  # at most this many training images, drawn at random
 
 
 class PCA:
-    """Images (B, C, H, W) -> their projection on the first `dimensions` principal components, within [0, 1] or not."""
+    """Projects images (B, C, H, W) on the first `dimensions` principal components. The result may leave [0, 1]."""
 
     def __init__(self, x: Tensor, dimensions: int) -> None:
-        """Fitted to training images (N, C, H, W)."""
+        """Fit the components to training images `x` (N, C, H, W)."""
         flat = x.flatten(1).numpy()
         self.fitted = sklearn.decomposition.PCA(min(dimensions, *flat.shape), random_state=0).fit(flat)
 
     @classmethod
     def of(cls, trained: Trained) -> Self:
-        """With as many components as a code of the model has numbers."""
+        """Return the PCA of the clean training images, with one component per number of the model's code."""
         return cls(trained.images("train", IMAGES)[0], trained.codes("test")[0].shape[1])
 
     def __call__(self, x: Tensor) -> Tensor:

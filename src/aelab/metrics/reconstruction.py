@@ -1,4 +1,4 @@
-"""How near a reconstruction comes to the clean image."""
+"""Errors of the reconstruction against the clean image."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,23 +15,34 @@ from aelab.errors import UserError
 from aelab.metrics.pca import PCA
 from aelab.reconstruction import ssim
 
-WEIGHTS = "alexnet-owt-7be5be79.pth"  # as torchvision names them
+WEIGHTS = "alexnet-owt-7be5be79.pth"  # the name that torchvision gives the file
 
 
 @dataclass(frozen=True)
 class Reconstruction:
-    """Means over images, against the clean image, of `sse`, `mse`, `mae`, `psnr` (see `image_errors`), and of
+    """Errors against the clean image x, averaged over the images of the test split. Keys are NAME/SOURCE.
 
+    NAME is
+
+    - `sse`, `mse`, `mae`, `psnr`: see `image_errors`;
     - `bce`: -sum over pixels of x log x̂ + (1 - x) log(1 - x̂), in nats, x̂ kept 1e-7 away from 0 and 1;
-    - `ssim`, window of deviation 1.5, made smaller for images that are smaller than it; `ms_ssim`, of five scales,
-      where the shorter side has 176 pixels or more (Wang et al., 2003);
-    - `lpips`, of AlexNet's features (Zhang et al., 2018). `lpips`: true downloads the weights once, null takes them if
-      they are there, false leaves it out.
+    - `ssim`: structural similarity, with a Gaussian window of deviation 1.5 pixels. The window is made smaller for
+      images that are smaller than it;
+    - `ms_ssim`: structural similarity over five scales (Wang et al., 2003). It needs a shorter side of at least 176
+      pixels;
+    - `lpips`: distance in AlexNet's features (Zhang et al., 2018).
 
-    Each by `NAME/WHAT`: of the `model`'s reconstruction; of its projection on as many principal components as the code
-    has numbers, fitted to clean training images (`pca`); and under noise of what was `seen` by both.
+    SOURCE is
 
-    Raises UserError for weights of `lpips` that cannot be had.
+    - `model`: the model's reconstruction;
+    - `pca`: the projection of the same input on as many principal components as the code has numbers, fitted to clean
+      training images;
+    - `seen`: the noisy input, if the run has noise.
+
+    `lpips` chooses whether LPIPS is computed. True downloads AlexNet's weights once. None takes the weights if they are
+    there. False leaves LPIPS out.
+
+    Raises UserError if the weights of `lpips` cannot be downloaded.
     """
 
     lpips: bool | None
@@ -53,7 +64,10 @@ class Reconstruction:
         return {name: float(total) / images for name, total in sums.items()}
 
     def perceptual(self, device: torch.device) -> nn.Module | None:
-        """(B, 3, H, W) twice -> LPIPS (B,)."""
+        """Return the net that maps two batches (B, 3, H, W) to their LPIPS distances. Return None if LPIPS is left out.
+
+        Raises UserError if the weights cannot be downloaded.
+        """
         there = (Path(torch.hub.get_dir()) / "checkpoints" / WEIGHTS).is_file()
         if not (self.lpips or (self.lpips is None and there)):
             return None

@@ -1,4 +1,4 @@
-"""What the codes know of the labels, beside PCA of the same dimension and the raw pixels."""
+"""How well labels are predicted from the codes, compared with PCA of the same dimension and with raw pixels."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -23,14 +23,21 @@ Array = NDArray[np.float32]
 
 @dataclass(frozen=True)
 class Representation:
-    """By `NAME/WHAT`, of the `codes` of clean images, of `pca` with as many components, and of the raw `pixels`:
+    """Accuracy of simple predictors of the label. Keys are NAME/FEATURES.
 
-    - `linear_probe`: logistic regression on standardised features; `probe_of_N`: with N labels a class;
-    - `knn`: the majority of the `neighbours` nearest training images;
-    - `cluster_accuracy`, `cluster_nmi`: k-means with as many clusters as classes, each cluster given one class.
+    FEATURES is `codes`, the codes of clean images; `pca`, as many principal components; or `pixels`, the raw pixels.
+    NAME is
 
-    Fitted to at most `images` training images, drawn at random, and scored on the whole test split: shares of right
-    answers, between 0 and 1 (`cluster_nmi`: normalised mutual information).
+    - `linear_probe`: logistic regression on standardised features;
+    - `probe_of_N`: the same, with N labels per class, for each N of `few_labels`;
+    - `knn`: majority vote of the `neighbours` nearest training images;
+    - `cluster_accuracy`: k-means with as many clusters as classes. Each cluster is matched with one class;
+    - `cluster_nmi`: normalised mutual information of these clusters and the classes.
+
+    Predictors are fitted to at most `images` training images, drawn at random, and scored on the whole test split. All
+    numbers but `cluster_nmi` are shares of right answers, between 0 and 1.
+
+    Raises Unsupported for data with fewer than two classes.
     """
 
     images: int
@@ -58,7 +65,7 @@ class Representation:
         }
 
     def scores(self, train: Array, y: NDArray[np.int64], test: Array, y_test: NDArray[np.int64]) -> dict[str, float]:
-        """Features (N, D) and labels (N,) of training and test images -> the numbers, by name."""
+        """Return the numbers by name, for features (N, D) and labels (N,) of training and of test images."""
 
         def probe(rows: NDArray[np.intp] | slice) -> float:
             pipeline = make_pipeline(StandardScaler(), LogisticRegression(max_iter=200))

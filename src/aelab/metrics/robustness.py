@@ -1,4 +1,7 @@
-"""How well noisy images are cleaned, for kinds and severities of noise that the run need not have seen."""
+"""Denoising of test images under several kinds and severities of noise.
+
+The run need not have been trained with any of them.
+"""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -19,13 +22,21 @@ Denoiser = Callable[[Tensor], Tensor]  # (B, C, H, W) -> (B, C, H, W)
 
 @dataclass(frozen=True)
 class Robustness:
-    """For each of `noises`, and each of its severities, psnr in dB against the clean image, a mean over `images` of
-    the test split, as `NOISE/SEVERITY/WHAT`: of the `noisy` image, of the `model`'s reconstruction, and of classical
-    denoisers, none of which is told the noise: `pca` (projection on as many components as the code has numbers),
-    `median` (3×3), and where scikit-image is installed (`pip install -e '.[metrics]'`) `nl_means` (Buades, Coll &
-    Morel, 2005) and `wavelet` (BayesShrink; Chang, Yu & Vetterli, 2000).
+    """PSNR in dB against the clean image, averaged over `images` test images. Keys are NOISE/SEVERITY/SOURCE.
 
-    `noises`: by name `noise`, `severity`, which of its arguments that is, and the `values` it takes.
+    SOURCE is
+
+    - `noisy`: the noisy image;
+    - `model`: the model's reconstruction;
+    - `pca`: the projection on as many principal components as the code has numbers;
+    - `median`: a 3×3 median filter;
+    - `nl_means`: non-local means (Buades, Coll & Morel, 2005);
+    - `wavelet`: BayesShrink (Chang, Yu & Vetterli, 2000).
+
+    The last two need scikit-image (`pip install -e '.[metrics]'`). No denoiser is told the noise.
+
+    `noises` maps the name of each noise to three entries: `noise`, a function that builds it; `severity`, the argument
+    that is varied; and `values`, the severities.
     """
 
     images: int
@@ -60,7 +71,10 @@ def _of_scikit_image() -> dict[str, Denoiser]:
         return {}
 
     def each(denoise: Callable[..., Any]) -> Denoiser:
-        """Image by image, with the noise's deviation estimated from the image itself; where there is none, left."""
+        """Return a denoiser that applies `denoise` to one image at a time.
+
+        The deviation of the noise is estimated from each image. If the estimate is 0, the image stays as it is.
+        """
 
         def run(noisy: Tensor) -> Tensor:
             colours = noisy.shape[1] > 1

@@ -1,0 +1,70 @@
+"""The private parts of Lightning that this package touches. A new release of Lightning that renames one fails here.
+
+Each entry says which file touches it.
+"""
+
+import inspect
+
+import pytest
+import torch
+from lightning import LightningModule, Trainer
+from lightning.pytorch.core.optimizer import LightningOptimizer
+from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.loops import progress, training_epoch_loop
+from lightning.pytorch.loops.optimization.automatic import _AutomaticOptimization
+
+
+@pytest.fixture(scope="module")
+def trainer() -> Trainer:
+    return Trainer(logger=False, enable_progress_bar=False, enable_checkpointing=False, enable_model_summary=False)
+
+
+def parameters(function) -> list[str]:
+    return list(inspect.signature(function).parameters)
+
+
+def test_fast_loop(trainer):
+    loop = trainer.fit_loop.epoch_loop
+    assert isinstance(progress._OptimizationProgress(), object)
+    assert isinstance(loop.automatic_optimization.optim_progress, progress._OptimizationProgress)
+    assert {"increment_ready", "increment_completed"} <= set(
+        dir(loop.automatic_optimization.optim_progress.optimizer.step)
+    )
+    assert parameters(_AutomaticOptimization.run) == ["self", "optimizer", "batch_idx", "kwargs"]
+    assert parameters(loop._build_kwargs) == ["kwargs", "batch", "batch_idx"]
+    assert parameters(LightningModule._on_before_batch_transfer) == ["self", "batch", "dataloader_idx"]
+    assert parameters(LightningModule._apply_batch_transfer_handler) == ["self", "batch", "device", "dataloader_idx"]
+
+
+def test_resume(trainer):
+    loop = trainer.fit_loop
+    assert loop.restarting is False
+    assert callable(loop.reset_restart_stage)
+    assert callable(loop.epoch_loop.reset)
+    assert loop.epoch_loop._batches_that_stepped == 0
+    for place in (loop.epoch_progress, loop.epoch_loop.batch_progress):
+        assert {"ready", "started", "processed", "completed"} <= set(vars(place.current)) & set(vars(place.total))
+
+
+def test_a_pair_of_optimizers(trainer):
+    """models/base.py: Alternating replaces what counts a step."""
+    optimizer = LightningOptimizer(torch.optim.SGD([torch.zeros(1, requires_grad=True)], 0.1))
+    assert callable(optimizer._on_before_step)
+    assert callable(optimizer._on_after_step)
+
+
+def test_a_logger_that_goes_on(tmp_path):
+    """training/fit.py: TensorBoard drops what comes after `purge_step`."""
+    assert TensorBoardLogger(tmp_path)._kwargs == {}
+
+
+def test_the_name_that_is_set_forty_times_a_step():
+    """models/base.py: Objective sets it without torch's checks."""
+    assert "_current_fx_name" in inspect.getsource(LightningModule.__init__)
+
+
+def test_how_long_training_is(trainer):
+    """optimizers.py reads these."""
+    assert callable(trainer.fit_loop.setup_data)
+    assert trainer.train_dataloader is None
+    assert "_should_check_val_fx" in vars(training_epoch_loop._TrainingEpochLoop), "callbacks/best.py relies on it"
