@@ -160,7 +160,7 @@ def test_train_then_everything_else_from_the_command_line(run_ae, tmp_path, caps
     evaluated = json.loads((folder / "metrics.json").read_text())
     assert evaluated.items() >= trained.items()
     assert "code/jacobian" in evaluated
-    assert run_ae("visualize", f"run={folder}", "pictures=[filters]")[0] == 0
+    assert run_ae("visualize", f"run={folder}", "figures=[filters]")[0] == 0
     assert (folder / "figures" / "filters.pdf").exists()
     assert run_ae("explore", f"run={folder}")[0] == 0
     assert (folder / "explore.html").exists()
@@ -177,7 +177,7 @@ def test_what_a_run_does_not_have(run_ae, own_run, tmp_path):
     """Left out by itself, refused where it was asked for; what was measured before is kept."""
     code, line = run_ae("evaluate", f"run={own_run.folder}", "metrics=[code,anomaly]")
     assert (code, "\n" in line.strip()) == (1, False)
-    assert "which classes are normal?" in line
+    assert "which classes are normal" in line
     unfinished = shutil.copytree(own_run.folder, tmp_path / "unfinished")
     Run(unfinished).update_manifest(status="interrupted")
     code, said = run_ae("evaluate", f"run={unfinished}", "metrics=[]")

@@ -198,6 +198,9 @@ def test_every_model_learns_as_it_did(name, tmp_path):
     [
         ("callbacks=[default,ema]", "callbacks=[ema]"),
         ("callbacks=[default]", "callbacks=[]"),
+        ("callbacks=[default],[default,ema],[ema,default]", "callbacks=[],[ema],[ema]"),
+        ("callbacks=[ema,my_default]", "callbacks=[ema,my_default]"),
+        ("pictures=[filters]", "figures=[filters]"),
         ("schedule=short", "budget=short"),
         ("trainer=overfit", "debug=overfit"),
         ("trainer=gpu", "trainer=gpu"),

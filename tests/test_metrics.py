@@ -255,7 +255,7 @@ def test_the_classifier_is_trained_once_for_the_same_data(subject, tmp_path, mon
 @pytest.mark.parametrize(
     ("name", "key", "expected"),
     [
-        ("generation", "inception", "Inception's weights cannot be had"),
+        ("generation", "inception", "Inception's weights cannot be loaded"),
         ("reconstruction", "lpips", "AlexNet's weights"),
     ],
 )

@@ -1,5 +1,6 @@
 """Every model with every net, shape, noise and reconstruction term, in pairs."""
 
+import copy
 import functools
 import itertools
 import os
@@ -288,3 +289,12 @@ def test_a_schedule_moves_in_training_and_stands_at_its_end_in_evaluation():
 def test_a_code_has_at_least_one_dimension(dim):
     with pytest.raises(Exception, match="model.latent_dim must be at least 1"):
         model(f"model.latent_dim={dim}")
+
+
+def test_a_copy_of_a_model_copies_no_data():
+    """Averaged weights are a deep copy of the model."""
+    built, images = assembled("ae"), data()
+    built.attach(images)
+    copied = copy.deepcopy(built)
+    assert copied._data() is images
+    assert {"mse", "psnr"} <= set(copied.eval().validation_step(batch("digits"), 0)["terms"])

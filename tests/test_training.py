@@ -352,5 +352,5 @@ def test_a_decoder_begins_with_the_mean_image(net, tmp_path):
 
 
 def test_a_decoder_without_such_a_bias_is_refused(tmp_path):
-    with pytest.raises(UserError, match="callbacks.output_bias wants a decoder"):
+    with pytest.raises(UserError, match="callbacks.output_bias needs a decoder"):
         trained(tmp_path / "run", "callbacks=[output_bias]", "reconstruction=categorical", "trainer.max_epochs=1")

@@ -53,7 +53,7 @@ def test_pictures_are_files_and_in_tensorboard(own_run, monkeypatch):
 
 def test_only_what_was_asked_for(own_run):
     assert draw(own_run, ["priors", "filters"]) == ["priors", "filters"]
-    with pytest.raises(UserError, match="no picture 'prior', did you mean 'priors'"):
+    with pytest.raises(UserError, match="no figure 'prior', did you mean 'priors'"):
         draw(own_run, ["prior"])
     with pytest.raises(Unsupported, match="type ae evaluate"):
         draw(own_run, ["robustness"])

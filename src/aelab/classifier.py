@@ -1,6 +1,6 @@
-"""Softmax regression on the codes of trained encoders. Fine-tuning trains it end to end, or, frozen, the head alone.
+"""Softmax regression on the codes of trained encoders. Fine-tuning trains all of it, or only the head.
 
-    z    = encode_n(… encode_1(seen))                          the codes of a stack, each layer's the next one's image
+    z    = encode_n(… encode_1(seen))                          the code of each layer is the image of the next
     loss = -log softmax(W z + b)_y + weight_decay · |W|²       nats per image
 
 Hinton & Salakhutdinov, Reducing the dimensionality of data with neural networks, 2006; Vincent et al., Stacked
@@ -20,7 +20,10 @@ from aelab.models.base import Autoencoder, Objective, Terms
 
 
 class Softmax(Objective):
-    """Logs `cross_entropy` in nats, and `error`, the share of wrong answers."""
+    """A classifier: a stack of encoders with a softmax head.
+
+    Logs `cross_entropy` in nats, and `error`, the share of wrong answers.
+    """
 
     encoders: nn.ModuleList
 
@@ -32,10 +35,13 @@ class Softmax(Objective):
         freeze: bool,
         weight_decay: float,
     ) -> None:
-        """Raises UserError for an encoder that is told the label."""
+        """Build the head for images of `shape`. With `freeze`, only the head is trained.
+
+        Raises UserError for a conditional encoder, which gets the label as input.
+        """
         super().__init__()
         if num_classes is None:
-            raise ValueError("data.num_classes is how many labels there are: type data.num_classes=…")
+            raise ValueError("data.num_classes is the number of labels, and it is not set: type data.num_classes=…")
         for encoder in encoders:
             check_unconditional(encoder)
         self.frozen, self.weight_decay = freeze, weight_decay
@@ -48,14 +54,14 @@ class Softmax(Objective):
             parameter.requires_grad_(not freeze and i < len(gradients) and gradients[i] is not None)
 
     def features(self, x: Tensor) -> Tensor:
-        """Images (B, C, H, W) -> codes of the last encoder (B, D)."""
+        """Return the codes (B, D) of the last encoder, for images (B, C, H, W)."""
         z = x
         for i, encoder in enumerate(self.encoders):
             z = encoder.encode(z if i == 0 else as_images(z)).flatten(1)  # type: ignore[operator]
         return z
 
     def forward(self, x: Tensor) -> Tensor:
-        """Images (B, C, H, W) -> logits (B, num_classes)."""
+        """Return the logits (B, num_classes) of images (B, C, H, W)."""
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen):
             z = self.features(x)
         logits: Tensor = self.head(z)
@@ -68,13 +74,18 @@ class Softmax(Objective):
         return {"loss": loss, "cross_entropy": cross_entropy, "error": (logits.argmax(1) != batch.y).float().mean()}
 
     def start_from(self, trained: Sequence[Objective]) -> None:
-        """Take over the weights of trained encoders, or those of another classifier with its head."""
+        """Copy the weights of trained encoders, or all weights of another classifier.
+
+        `trained` lists one objective per encoder, or one classifier.
+        """
         targets = [self] if isinstance(trained[0], Softmax) else self.encoders
         for target, source in zip(targets, trained, strict=True):
             target.load_state_dict(source.state_dict())
 
 
 def check_unconditional(encoder: Autoencoder) -> None:
-    """Raise UserError for an encoder that is told the label."""
+    """Raise UserError for a conditional encoder, which gets the label as input."""
     if encoder.conditional:
-        raise UserError(f"the codes of {type(encoder).__name__} are made with the label, so nothing can learn it there")
+        raise UserError(
+            f"the codes of {type(encoder).__name__} are made with the label, so no classifier can learn it from them"
+        )

@@ -1,9 +1,9 @@
-"""Noise makes what the encoder is shown from clean images, and says which pixels it hid.
+"""Noise: makes the images that the encoder sees from clean images, and says which pixels it hid.
 
-A noise acts on a whole batch on its device. From `x` (B, C, H, W) in [0, 1] it makes `seen` of the same shape, and
-`hidden`, which is true where it chose to replace a pixel. A chosen pixel may keep its value: a black pixel that masking
-sets to black is hidden all the same. If the noise chooses no pixels, `hidden` is None. All draws come from the
-generator that is handed in.
+A noise acts on a whole batch on its device. From `x` (B, C, H, W) in [0, 1] it makes `seen` of the same shape, and the
+mask `hidden`. The mask is true at each pixel that the noise chose to replace. Such a pixel may keep its value: a black
+pixel that masking sets to black is hidden all the same. If the noise chooses no pixels, `hidden` is None. All draws
+come from the argument `generator`.
 """
 
 import math
@@ -18,7 +18,7 @@ Noisy = tuple[Tensor, Tensor | None]
 
 
 class Noise(Protocol):
-    """x (B, C, H, W) in [0, 1] -> seen (B, C, H, W), and hidden (B, 1 or C, H, W) bool or None."""
+    """Maps x (B, C, H, W) in [0, 1] to seen (B, C, H, W) and hidden (B, 1 or C, H, W), which is bool or None."""
 
     def __call__(self, x: Tensor, generator: Generator) -> Noisy: ...
 
@@ -83,14 +83,17 @@ class Masking:
 
 @dataclass(frozen=True)
 class Dropout:
-    """Each value becomes 0 with chance `p`. Else it is divided by 1 - p, which keeps the mean and may leave [0, 1]."""
+    """Each value becomes 0 with chance `p`. Otherwise it is divided by 1 - p.
+
+    The expected value stays the same. Values may leave [0, 1].
+    """
 
     p: float
 
     def __post_init__(self) -> None:
         _check_share("p", self.p)
         if self.p == 1:
-            raise ValueError("noise.p must be below 1 for dropout: what is left is divided by 1 - p")
+            raise ValueError("noise.p must be below 1 for dropout, because the other values are divided by 1 - p")
 
     def __call__(self, x: Tensor, generator: Generator) -> Noisy:
         hidden = _rand(x, generator, *x.shape) < self.p
@@ -124,7 +127,7 @@ class Speckle:
 
 @dataclass(frozen=True)
 class BlockMasking:
-    """One square per image becomes 0, at a random place. Its side is `size` times the shorter side of the image."""
+    """One square at a random place in each image becomes 0. Its side is `size` times the shorter side of the image."""
 
     size: float
 
@@ -145,10 +148,10 @@ class BlockMasking:
 
 @dataclass(frozen=True)
 class Quadrants:
-    """Hides all quadrants of an image except `observed` of them, 1 to 3.
+    """Hides all quadrants of an image except `observed` of them, which is 1, 2 or 3.
 
-    One shows the lower left quadrant, two show the left half, three show all but the lower right quadrant. A hidden
-    pixel is shown as -1. Nothing is drawn.
+    1 shows the lower left quadrant. 2 shows the left half. 3 shows all but the lower right quadrant. A hidden pixel
+    becomes -1. The noise is not random.
 
     Sohn, Lee & Yan, Learning structured output representation, 2015, section 5.1.
     """
@@ -172,13 +175,16 @@ class Quadrants:
 
 @dataclass(frozen=True)
 class GaussianBlur:
-    """Convolution with a normal of deviation `sigma` pixels, cut at 3 sigma. Edges are repeated. Nothing is drawn."""
+    """Convolution with a normal density of deviation `sigma` pixels, cut at 3 sigma.
+
+    Edges are repeated. The noise is not random.
+    """
 
     sigma: float
 
     def __post_init__(self) -> None:
         if not self.sigma > 0:
-            raise ValueError(f"noise.sigma of a blur is in pixels and positive, got {self.sigma}")
+            raise ValueError(f"noise.sigma of a blur must be positive, in pixels, got {self.sigma}")
 
     def __call__(self, x: Tensor, generator: Generator) -> Noisy:
         reach = math.ceil(3 * self.sigma)
@@ -191,7 +197,7 @@ class GaussianBlur:
 
 @dataclass(frozen=True)
 class MotionBlur:
-    """Mean along a straight line of `length` pixels, at an angle that is drawn for each image. Edges are repeated."""
+    """Mean along a straight line of `length` pixels. Each image draws the angle of its line. Edges are repeated."""
 
     length: int
 

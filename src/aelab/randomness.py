@@ -1,7 +1,8 @@
-"""Random draws that depend on where they happen, never on what was drawn before.
+"""Seeds for random draws. A draw depends on the place where it happens, never on what was drawn before.
 
 A place names each draw, for example `("train", seed, epoch, step, rank)`. A run that was stopped at any step therefore
-draws what it would have drawn, and neither a validation in between nor the number of workers changes a draw.
+draws what it would have drawn without the stop. Neither a validation in between nor the number of workers changes a
+draw.
 """
 
 import hashlib

@@ -1,8 +1,11 @@
 """The reconstruction term: how a decoder's output becomes an image, and what its error is.
 
-`x` is (B, C, H, W) in [0, 1] and `out` (B, maps · C, H, W); an error is a sum over the pixels and channels of one
-image, so (B,). All of them read `out` as logits: the image is s(out), s the sigmoid, which keeps it in [0, 1] and
-reaches black and white easily, and what the error measures is the image that is shown.
+`x` (B, C, H, W) is the clean image in [0, 1], and `out` (B, maps · C, H, W) is the decoder's output. An error (B,) is
+summed over the pixels and channels of one image.
+
+`out` holds logits. With s the sigmoid, the image is s(out), and the error is measured on this image. The sigmoid keeps
+the image in [0, 1] and reaches black and white easily. Two terms have more maps per channel. For
+`discretized_logistic`, the image is s of the first of two. For `categorical`, it is the mean of 256 greys.
 
 | term                   | error                                             | a likelihood of                |
 |------------------------|---------------------------------------------------|--------------------------------|
@@ -25,21 +28,21 @@ from torchmetrics.functional.image import structural_similarity_index_measure
 
 
 class Reconstruction(Protocol):
-    """What a model asks of its reconstruction term."""
+    """Interface of a reconstruction term."""
 
     likelihood: ClassVar[bool]
-    """Whether `error` is -log p(x | out) in nats, nothing left out: bits per dimension and bounds need that."""
+    """Whether `error` is all of -log p(x | out), in nats. Bits per dimension and bounds of log p(x) need that."""
     density: ClassVar[bool]
-    """Whether that p is a density of pixels in [0, 1], not a probability of greys or bits."""
+    """Whether p(x | out) is a density of pixels in [0, 1]. Otherwise it is a probability of greys or bits."""
     maps: ClassVar[int]
-    """Maps of `out` for each channel of the image."""
+    """Number of maps of `out` per channel of the image."""
 
     def mean(self, out: Tensor) -> Tensor:
-        """(B, maps · C, H, W) decoder output -> (B, C, H, W) image in [0, 1]."""
+        """Return the images (B, C, H, W) in [0, 1] of a decoder's output (B, maps · C, H, W)."""
         ...
 
     def error(self, out: Tensor, x: Tensor) -> Tensor:
-        """(B, maps · C, H, W), (B, C, H, W) in [0, 1] -> (B,)."""
+        """Return the error (B,) of a decoder's output (B, maps · C, H, W) against images (B, C, H, W) in [0, 1]."""
         ...
 
 
@@ -55,7 +58,7 @@ class Elementwise(Reconstruction, Protocol):
         return out.sigmoid()
 
     def elements(self, out: Tensor, x: Tensor) -> Tensor:
-        """The error of each pixel and channel: (B, C, H, W)."""
+        """Return the error of each pixel and channel, (B, C, H, W)."""
         ...
 
     def error(self, out: Tensor, x: Tensor) -> Tensor:
@@ -66,8 +69,9 @@ class Elementwise(Reconstruction, Protocol):
 class BCE(Elementwise):
     """Bernoulli pixels, computed from logits: -sum x log s(out) + (1 - x) log(1 - s(out)).
 
-    In nats; a likelihood of binary images (`data.binarize`). Grey targets are explained as expected bits, whose error
-    stays above the entropy of the greys, so compare grey numbers only with grey numbers.
+    The error is in nats. It is a likelihood of binary images (`data.binarize`). A grey target counts as the chance of a
+    white pixel, so its error cannot fall below the entropy of that chance. Compare the errors of grey images only with
+    those of grey images.
     """
 
     likelihood = True
@@ -80,7 +84,7 @@ class BCE(Elementwise):
 class MSE(Elementwise):
     """Gaussian pixels of known deviation, up to the constant D log(sigma sqrt(2 pi)): sum (x - s(out))² / (2 sigma²).
 
-    `sigma` is in units of the pixel range [0, 1] and weighs this term against every other of the loss.
+    `sigma` is in units of the pixel range [0, 1]. It weighs this term against the other terms of the loss.
     """
 
     sigma: float
@@ -94,7 +98,7 @@ class MSE(Elementwise):
 
 @dataclass(frozen=True)
 class MAE(Elementwise):
-    """Absolute error: sum |x - s(out)|. No likelihood: its constant is left out."""
+    """Absolute error: sum |x - s(out)|. It is no likelihood, because the constant of a Laplace density is left out."""
 
     def elements(self, out: Tensor, x: Tensor) -> Tensor:
         return (x - out.sigmoid()).abs()
@@ -103,7 +107,7 @@ class MAE(Elementwise):
 class Gaussian(nn.Module, Elementwise):
     """Gaussian pixels: sum (x - s(out))² / (2 sigma²) + log(sigma sqrt(2 pi)), in nats.
 
-    `sigma` in units of the pixel range; with `learned`, one number for all pixels that training moves from there
+    `sigma` is one number for all pixels, in units of the pixel range [0, 1]. With `learned`, training changes it
     (Rybkin, Daniilidis & Levine, 2021, equation 3).
     """
 
@@ -119,7 +123,10 @@ class Gaussian(nn.Module, Elementwise):
 
 
 class Laplace(nn.Module, Elementwise):
-    """Laplace pixels: sum |x - s(out)| / scale + log(2 scale), in nats; `scale` and `learned` as for `gaussian`."""
+    """Laplace pixels: sum |x - s(out)| / scale + log(2 scale), in nats.
+
+    `scale` and `learned` are what `sigma` and `learned` are for `Gaussian`.
+    """
 
     likelihood = density = True
 
@@ -135,7 +142,8 @@ class Laplace(nn.Module, Elementwise):
 class Categorical(Elementwise):
     """256 greys with free probabilities: -sum log softmax(out)[255 x], in nats of an 8-bit image.
 
-    `out` holds 256 maps a channel (van den Oord et al., Pixel recurrent neural networks, 2016); the image is the mean.
+    `out` holds 256 maps per channel (van den Oord et al., Pixel recurrent neural networks, 2016). The image is the mean
+    grey.
     """
 
     likelihood = True
@@ -151,11 +159,12 @@ class Categorical(Elementwise):
 
 @dataclass(frozen=True)
 class DiscretizedLogistic(Elementwise):
-    """A logistic density over greys, each of the 256 given the mass of its bin; in nats of an 8-bit image.
+    """A logistic density, summed over the bin of each of 256 greys. The error is in nats of an 8-bit image.
 
         p(x) = F((x + w/2 - m) / t) - F((x - w/2 - m) / t),  w = 1/255,  F the sigmoid; black and white keep the tails
 
-    `out` holds m's logit and log t for each channel (Kingma et al., 2016, appendix; Salimans et al., 2017, equation 2).
+    `out` holds the logit of m and log t for each channel (Kingma et al., 2016, appendix; Salimans et al., 2017,
+    equation 2).
     """
 
     likelihood = True
@@ -166,10 +175,10 @@ class DiscretizedLogistic(Elementwise):
 
     def elements(self, out: Tensor, x: Tensor) -> Tensor:
         m, log_t = out.chunk(2, dim=1)
-        inverse = (-log_t.clamp_min(-7)).exp()  # narrower than a bin by far, and still finite
+        inverse = (-log_t.clamp_min(-7)).exp()  # t is at least 0.23 of a bin, so 1 / t is finite
         upper = (x - m.sigmoid() + 1 / 510) * inverse
         lower = (x - m.sigmoid() - 1 / 510) * inverse
-        # F(a) - F(b) = F(a) F(-b) (1 - exp(b - a)): no difference of two numbers that are almost equal.
+        # F(a) - F(b) = F(a) F(-b) (1 - exp(b - a)) avoids the difference of two numbers that are almost equal.
         above, below = F.logsigmoid(upper), F.logsigmoid(-lower)
         inside = above + below + (-torch.expm1(-inverse / 255)).log()
         return -torch.where(x < 0.5 / 255, above, torch.where(x > 254.5 / 255, below, inside))
@@ -177,10 +186,10 @@ class DiscretizedLogistic(Elementwise):
 
 @dataclass(frozen=True)
 class SSIM:
-    """Structural dissimilarity summed over pixels: D (1 - SSIM), D = C H W. No likelihood.
+    """Structural dissimilarity summed over pixels: D (1 - SSIM), D = C H W. It is no likelihood.
 
-    `sigma`: deviation in pixels of the Gaussian window (1.5: 11×11), made smaller where the image is smaller than it.
-    Wang, Bovik, Sheikh & Simoncelli, Image quality assessment, 2004.
+    `sigma` is the deviation of the Gaussian window in pixels. 1.5 gives a window of 11×11. A window that is larger than
+    the image is made smaller. Wang, Bovik, Sheikh & Simoncelli, Image quality assessment, 2004.
     """
 
     sigma: float
@@ -197,9 +206,10 @@ class SSIM:
 
 @dataclass(frozen=True)
 class MSE_SSIM:
-    """alpha D (1 - SSIM) + (1 - alpha) sum (x - s(out))². No likelihood.
+    """A mixture of SSIM and squared error: alpha D (1 - SSIM) + (1 - alpha) sum (x - s(out))². It is no likelihood.
 
-    After Zhao, Gallo, Frosio & Kautz, Loss functions for image restoration, 2017, which mixes with L1.
+    `alpha` is the weight of SSIM, and `sigma` is the deviation of its window. Zhao, Gallo, Frosio & Kautz, Loss
+    functions for image restoration, 2017, mix with L1 instead of the squared error.
     """
 
     alpha: float
@@ -221,7 +231,10 @@ class MSE_SSIM:
 
 
 def ssim(image: Tensor, x: Tensor, sigma: float) -> Tensor:
-    """Structural similarity of each image, (B, C, H, W) in [0, 1] -> (B,), with a window that fits the image."""
+    """Return the structural similarity (B,) of images (B, C, H, W) in [0, 1] to images `x`.
+
+    The window has deviation `sigma` in pixels, or less if it would not fit into the image.
+    """
     margin = (min(x.shape[-2:]) - 1) // 2  # pixels on each side of the window's centre, int(3.5 sigma + 0.5)
     fitting = min(sigma, (margin + 0.4) / 3.5)
     similarity = structural_similarity_index_measure(image, x, sigma=fitting, data_range=1.0, reduction="none")
@@ -235,7 +248,10 @@ def _check_scale(name: str, value: float) -> None:
 
 
 def _log_scale(name: str, value: float, learned: bool) -> Tensor:
-    """As a parameter where it is learned; else as a buffer, so that a checkpoint holds it and a device moves it."""
+    """Return log `value`, as a parameter if it is learned, otherwise as a buffer.
+
+    A plain tensor would be left out of checkpoints, and would not move to a device with the model.
+    """
     _check_scale(name, value)
     log = torch.tensor(math.log(value))
     return nn.Parameter(log) if learned else nn.Buffer(log)

@@ -1,7 +1,7 @@
-"""Priors fitted to the codes of a trained model, so that any autoencoder can make new images.
+"""Samplers: priors fitted to the codes of a trained model, so that any autoencoder can generate images.
 
-Ghosh, Sajjadi, Vergari, Black & Schölkopf, From variational to deterministic autoencoders, 2020, section 4: a density
-estimated after training. https://arxiv.org/abs/1903.12436
+Ghosh, Sajjadi, Vergari, Black & Schölkopf, From variational to deterministic autoencoders, 2020, section 4, estimate
+such a density after training. https://arxiv.org/abs/1903.12436
 """
 
 from dataclasses import dataclass
@@ -21,21 +21,21 @@ from aelab.errors import Unsupported
 from aelab.models.base import Quantized
 from aelab.noise import NoNoise
 
-IMAGES = 10_000  # whose codes a density is fitted to
+IMAGES = 10_000  # a density is fitted to the codes of at most this many training images
 AT_ONCE = 500  # images decoded together
 
 
 class Sampler(Protocol):
-    """Raises Unsupported for a model whose codes are of another kind."""
+    """Generates images with a trained model. Raises Unsupported for a model that it cannot sample from."""
 
     def __call__(self, trained: Trained, n: int) -> Tensor:
-        """`n` new images (n, C, H, W) in [0, 1], on the CPU, from a prior fitted to the codes of training images."""
+        """Return `n` new images (n, C, H, W) in [0, 1], on the CPU."""
         ...
 
 
 @dataclass(frozen=True)
 class Prior:
-    """The model's own prior."""
+    """The model's own prior. Nothing is fitted."""
 
     @torch.no_grad()
     def __call__(self, trained: Trained, n: int) -> Tensor:
@@ -46,16 +46,19 @@ class Prior:
 
 
 class Fitted(Sampler, Protocol):
-    """A density of vector codes. A conditional model is told the labels of training images drawn at random."""
+    """A density fitted to the vector codes of training images.
+
+    A conditional model gets the labels of training images that are drawn at random.
+    """
 
     def draw(self, codes: NDArray[np.float64], n: int) -> NDArray[np.float64]:
-        """Fit to codes (N, D), and draw (n, D)."""
+        """Fit the density to codes (N, D), and draw `n` codes (n, D)."""
         ...
 
     @torch.no_grad()
     def __call__(self, trained: Trained, n: int) -> Tensor:
         if len(trained.model.code_shape) > 1:
-            raise Unsupported("a code of this model is a map of entries: type the sampler autoregressive")
+            raise Unsupported("the codes of this model are maps of entries: use the sampler autoregressive")
         codes, labels = trained.codes("train", IMAGES)
         z = torch.from_numpy(self.draw(codes.double().numpy(), n)).float()
         g = randomness.generator("cpu", "labels of samples")
@@ -84,12 +87,15 @@ class GMM(Fitted):
 
     def draw(self, codes: NDArray[np.float64], n: int) -> NDArray[np.float64]:
         drawn = GaussianMixture(min(self.components, len(codes)), random_state=0).fit(codes).sample(n)[0]
-        return np.asarray(np.random.default_rng(0).permutation(drawn))  # they come component by component
+        return np.asarray(np.random.default_rng(0).permutation(drawn))  # scikit-learn returns them sorted by component
 
 
 @dataclass(frozen=True)
 class KDE(Fitted):
-    """A normal kernel on every code, its width by Scott's rule: N^(-1 / (D + 4)) times the codes' mean deviation."""
+    """A kernel density estimate with a normal kernel on every code.
+
+    The kernel's width follows Scott's rule: N^(-1 / (D + 4)) times the deviation of the codes, averaged over units.
+    """
 
     def draw(self, codes: NDArray[np.float64], n: int) -> NDArray[np.float64]:
         width = float(codes.std(0).mean()) * len(codes) ** (-1 / (codes.shape[1] + 4))
@@ -98,8 +104,10 @@ class KDE(Fitted):
 
 @dataclass(frozen=True)
 class Autoregressive:
-    """Of a codebook's indices, row by row: a recurrent net predicts each from those before it (a GRU in the place of
-    the PixelCNN of van den Oord, Vinyals & Kavukcuoglu, 2017)."""
+    """An autoregressive model of a codebook's indices. A GRU predicts each index from those before it, row by row.
+
+    van den Oord, Vinyals & Kavukcuoglu, 2017, use a PixelCNN instead of the GRU.
+    """
 
     hidden_dim: int
     epochs: int
@@ -107,7 +115,7 @@ class Autoregressive:
     def __call__(self, trained: Trained, n: int) -> Tensor:
         model, device = trained.model, trained.device
         if not isinstance(model, Quantized):
-            raise Unsupported("the sampler autoregressive is for the indices of a codebook: type gmm, kde or gaussian")
+            raise Unsupported("the sampler autoregressive needs the indices of a codebook: use gmm, kde or gaussian")
         with torch.no_grad():
             maps = torch.cat([model.indices(batch.x) for batch in trained.batches("train", NoNoise(), IMAGES)])
         randomness.seed(device, "autoregressive")
@@ -134,8 +142,12 @@ def _fit(net: "_Next", sequences: Tensor, epochs: int) -> None:
 
 
 class _Next(nn.Module):
-    """(B, T) indices -> (B, T + 1, size) logits of what stands at each place, the first from nothing; with the state
-    of an earlier call (B, 1) -> (B, 1, size), which goes on from there."""
+    """Predicts each index of a sequence from those before it.
+
+    Without a state, it maps indices (B, T) to logits (B, T + 1, size). The logits at place t predict index t from all
+    indices before t. With the state of an earlier call, it continues that sequence: one index (B, 1) gives the logits
+    (B, 1, size) of the next.
+    """
 
     def __init__(self, size: int, hidden_dim: int) -> None:
         super().__init__()

@@ -1,9 +1,10 @@
-"""A weight of a loss as a function of the optimizer step: every `beta`, `sparsity_weight`, … may be one of these.
+"""Schedules: a weight of a loss as a function of the optimizer step. Any `beta`, `sparsity_weight`, … may be one.
 
     ae train +schedule@model.beta=linear model.beta.end=4 model.beta.steps=2000
 
-While training, a weight stands where its schedule is; in validation and test it stands at `end`, so that the best
-checkpoint is chosen by one objective, not by one that is easier early in the warm-up.
+In training, a weight has the value of its schedule at the current step. In validation and test it has the value `end`.
+All checkpoints are therefore compared by the same objective. Otherwise one from early in the warm-up might win, because
+the objective is easier there.
 """
 
 import math
@@ -13,7 +14,7 @@ from typing import Protocol, runtime_checkable
 
 @runtime_checkable
 class Schedule(Protocol):
-    """Step -> weight, and the weight that the run is about."""
+    """Maps an optimizer step to a weight. `end` is the weight in validation and test."""
 
     end: float
 
@@ -25,7 +26,7 @@ Scheduled = float | Schedule
 
 @dataclass(frozen=True)
 class Constant:
-    """Always `end`."""
+    """The weight is always `end`."""
 
     end: float
 
@@ -35,7 +36,10 @@ class Constant:
 
 @dataclass(frozen=True)
 class Linear:
-    """From `start` to `end` on a straight line in `steps` steps, then `end` (warm-up: Sønderby et al., 2016)."""
+    """The weight goes from `start` to `end` on a straight line in `steps` steps. Then it stays at `end`.
+
+    Sønderby et al., 2016, use this as warm-up.
+    """
 
     start: float
     end: float
@@ -47,7 +51,7 @@ class Linear:
 
 @dataclass(frozen=True)
 class Cosine:
-    """From `start` to `end` on half a cosine in `steps` steps, then `end`."""
+    """The weight goes from `start` to `end` on half a cosine in `steps` steps. Then it stays at `end`."""
 
     start: float
     end: float
@@ -60,8 +64,11 @@ class Cosine:
 
 @dataclass(frozen=True)
 class Cyclic:
-    """`period` steps a cycle: a straight rise from `start` to `end` in its first part `rise`, then `end` (Fu et al.,
-    Cyclical Annealing Schedule, 2019, equation 6)."""
+    """The weight goes through cycles of `period` steps.
+
+    In the first part of each cycle, the share `rise` of it, the weight goes from `start` to `end` on a straight line.
+    Then it stays at `end` until the next cycle. Fu et al., Cyclical Annealing Schedule, 2019, equation 6.
+    """
 
     start: float
     end: float

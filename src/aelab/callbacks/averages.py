@@ -51,7 +51,7 @@ class Sums:
         term = next((name for name in broken if name != "loss"), "loss")  # a broken term breaks the loss
         raise UserError(
             f"{self.split}/{term} became {rows[step, self.names.index(term)].item()} at step {self.steps + step} of "
-            f"epoch {self.epoch}: lower optimizer.lr, clip with trainer.gradient_clip_val=1, or look at the data"
+            f"epoch {self.epoch}: lower optimizer.lr, clip with trainer.gradient_clip_val=1, or check the data"
         )
 
 

@@ -91,8 +91,8 @@ def _of_codebook(sums: dict[str, Any]) -> tuple[dict[str, float], str]:
     illness = ""
     if used < 0.1 * entries:
         illness = (
-            f"the codebook died: {used} of its {entries} entries are used; revive sooner (model.revive_after), or take "
-            "fewer (model.codebook_size)"
+            f"the codebook died: {used} of its {entries} entries are used; lower model.revive_after or "
+            "model.codebook_size"
         )
     return {"perplexity": float(torch.special.entr(share).sum().exp()), "used_entries": float(used)}, illness
 

@@ -12,9 +12,9 @@ from aelab.errors import UserError
 class OutputBias(Callback):
     """Sets the bias of the decoder's last layer to the logit of the mean training image, before the first step.
 
-    The bias of a linear layer holds one mean per pixel. The bias of a convolution holds one mean per channel. Each mean
-    is kept `margin` away from 0 and 1, because the logits of 0 and 1 are infinite. The code of Burda, Grosse &
-    Salakhutdinov, Importance weighted autoencoders, 2016, does the same.
+    The bias of a linear layer holds one mean per pixel and channel. The bias of a convolution holds one mean per
+    channel. Each mean is kept `margin` away from 0 and 1, because the logits of 0 and 1 are infinite. The code of
+    Burda, Grosse & Salakhutdinov, Importance weighted autoencoders, 2016, does the same.
 
     Raises UserError for a decoder whose last layer has no such bias.
     """
@@ -36,12 +36,12 @@ class OutputBias(Callback):
             if shape.shape == bias.shape:
                 bias.copy_(shape.clamp(self.margin, 1 - self.margin).logit())
                 return
-        raise UserError("callbacks.output_bias wants a decoder that ends in a bias for each pixel or channel")
+        raise UserError("callbacks.output_bias needs a decoder whose last layer has one bias per pixel or per channel")
 
 
 def _last_bias(model: LightningModule) -> torch.Tensor:
     biases = [module.bias for module in model.decoder.modules() if getattr(module, "bias", None) is not None]  # type: ignore[union-attr]
     if not biases:
-        raise UserError("callbacks.output_bias wants a decoder that has a bias")
+        raise UserError("callbacks.output_bias needs a decoder with a bias")
     bias: torch.Tensor = biases[-1]  # type: ignore[assignment]
     return bias

@@ -25,7 +25,6 @@ class Prune(Callback):
     pruner ends no trial in the first `warmup_epochs` epochs.
     """
 
-
     def __init__(self, folder: str, monitor: str, pruner: Literal["median", "hyperband"], warmup_epochs: int) -> None:
         self.folder, self.monitor = Path(folder), monitor
         self.pruner, self.warmup_epochs = pruner, warmup_epochs

@@ -43,7 +43,7 @@ def draw(run: Run, names: Sequence[str] | None = None, checkpoint: str = "best",
     known = figures()
     for name in names or []:
         if name not in known:
-            raise UserError(f"no picture '{name}'{did_you_mean(name, known)} (there are {', '.join(known)})")
+            raise UserError(f"no figure '{name}'{did_you_mean(name, known)} (there are {', '.join(known)})")
     trained = Trained.of(run, checkpoint, root)
     folder = run.folder / "figures"
     folder.mkdir(exist_ok=True)

@@ -1,1 +1,1 @@
-"""Groups of metrics of a trained model, one file each."""
+"""Metrics of a trained model. Each file holds one group."""

@@ -41,13 +41,14 @@ class Anomaly:
         classes = self.normal_classes if self.normal_classes is not None else trained.data.classes
         if classes is None:
             raise Unsupported(
-                "which classes are normal? train with data.classes=[0,1], or type metrics.anomaly.normal_classes=[0,1]"
+                "it is not known which classes are normal: train with data.classes=[0,1], or type "
+                "metrics.anomaly.normal_classes=[0,1]"
             )
         normal = {split: np.isin(trained.images(split)[1], list(classes)) for split in ("train", "val", "test")}
         if normal["test"].all() or not all(rows.any() for rows in normal.values()):
             raise Unsupported(
-                f"metrics.anomaly.normal_classes={list(classes)}: some images, and not all of the test split, must be "
-                "of these"
+                f"metrics.anomaly.normal_classes={list(classes)} must match some images of every split, and not all "
+                "images of the test split"
             )
         fitted = LedoitWolf().fit(trained.codes("train")[0].numpy()[normal["train"]])
 

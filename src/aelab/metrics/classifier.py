@@ -17,7 +17,7 @@ from aelab.composition.trained import Trained
 from aelab.data.base import Images
 from aelab.errors import Unsupported, UserError
 
-VERSION = 1  # version of the net and its training; numbers of two versions are not comparable
+VERSION = 1  # numbers of two versions of the net and its training are not comparable
 EPOCHS = 5
 IMAGES = 60_000  # at most this many training images, drawn at random
 
@@ -61,14 +61,16 @@ def classifier(trained: Trained) -> Classifier:
     """
     data = trained.data
     if data.num_classes is None or data.num_classes < 2:
-        raise Unsupported("samples are judged by a classifier of the labels, and the data have none")
+        raise Unsupported(
+            "samples are compared in the features of a classifier of the labels, and the data have fewer than two classes"
+        )
     path = cache() / f"classifier-v{VERSION}-{_key(data)}.pt"
     net = Classifier(data.shape[0], data.num_classes).to(trained.device)
     if path.is_file():
         try:
             net.load_state_dict(torch.load(path, map_location=trained.device, weights_only=True))
         except Exception as error:
-            raise UserError(f"{path} is broken: delete it, and it is trained anew") from error
+            raise UserError(f"{path} is broken: delete it, and the next evaluation trains it again") from error
         return net.eval()
     x, y = trained.images("train", IMAGES)
     randomness.seed(trained.device, "classifier")
@@ -83,7 +85,11 @@ def classifier(trained: Trained) -> Classifier:
                 optimizer.step()
     x_test, y_test = trained.images("test")
     right = (net.logits(features(net, x_test, trained.device)).argmax(1).cpu() == y_test).float().mean()
-    log.info("trained the classifier that judges samples: %.1f %% right; kept as %s", 100 * right, path)
+    log.info(
+        "trained the classifier that samples are compared with: %.1f %% of the test images right, kept as %s",
+        100 * right,
+        path,
+    )
     with replacing(path) as file:
         torch.save(net.state_dict(), file)
     return net.eval()

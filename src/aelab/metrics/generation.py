@@ -22,8 +22,8 @@ WEIGHTS = "weights-inception-2015-12-05-6726825d.pth"  # the name that torch-fid
 class Generation:
     """Compares generated images with as many images of the test split.
 
-    Each of the `samplers` that this model supports generates `samples` images, or as many as the test split has, if that
-    is fewer. NAME is the name of a sampler.
+    Each of the `samplers` that this model supports generates `samples` images, or as many as the test split has if
+    those are fewer. NAME is the name of a sampler.
 
     - `frechet/NAME`, `frechet/reconstruction`: Fréchet distance in the features of a small classifier of the same data
       (Heusel et al., 2017). It is not comparable with a distance in Inception's features;
@@ -96,8 +96,8 @@ def frechet(extractor: nn.Module | int, real: Tensor, fake: Tensor, device: torc
         distance = FrechetInceptionDistance(extractor, normalize=True).to(device)
     except Exception as error:
         raise UserError(
-            f"Inception's weights cannot be had ({' '.join(str(error).split())}): they come once by download, with "
-            f"`pip install torch-fidelity`, as {torch.hub.get_dir()}/checkpoints/{WEIGHTS}; without them type "
+            f"Inception's weights cannot be loaded ({' '.join(str(error).split())}): after `pip install torch-fidelity` "
+            f"they are downloaded once, as {torch.hub.get_dir()}/checkpoints/{WEIGHTS}; to do without them type "
             "metrics.generation.inception=false"
         ) from error
     for images, is_real in ((real, True), (fake, False)):
@@ -113,7 +113,8 @@ def coverage(manifold: Tensor, points: Tensor, k: int) -> float:
 
     A point lies within it if, for some point of `manifold`, it is no farther away than the k-th nearest other point.
     """
-    radius = torch.cdist(manifold, manifold).kthvalue(min(k + 1, len(manifold)), dim=1).values  # the nearest is itself
+    # Each point is its own nearest, so the k-th nearest other point is the (k + 1)-th.
+    radius = torch.cdist(manifold, manifold).kthvalue(min(k + 1, len(manifold)), dim=1).values
     inside = [(torch.cdist(part, manifold) <= radius).any(1) for part in points.split(1000)]
     return float(torch.cat(inside).float().mean())
 

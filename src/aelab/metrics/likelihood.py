@@ -19,11 +19,12 @@ class Likelihood:
     - `elbo`: mean of log w_i over the codes of the largest k;
     - `log_p_k` for each k of `k`: log (1/k) sum_i w_i, the importance-weighted bound L_k. It rises to log p(x) with k
       (Burda, Grosse & Salakhutdinov, 2016, equation 8);
-    - `bits_per_dim`: -log_p / (D log 2) of the largest k, with D = C H W. For a density of pixels in [0, 1], 8 is added,
-      which turns it into a density of 256 greys.
+    - `bits_per_dim`: -log_p / (D log 2) of the largest k, with D = C H W. For a density of pixels in [0, 1], 8 is
+      added, which rescales the density to 256 greys.
 
-    About `codes_at_once` codes are drawn together and summed before the next are drawn. A larger k therefore costs time,
-    and no memory. At most `images` test images are used, or all of them if that is None.
+    At most `codes_at_once` codes are drawn together, but at least one per image of a batch. They are added up before
+    the next are drawn. A larger k therefore costs time, and no memory. At most `images` test images are used, or all
+    of them if that is None.
     """
 
     k: Sequence[int]

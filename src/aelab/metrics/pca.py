@@ -22,7 +22,7 @@ class PCA:
 
     @classmethod
     def of(cls, trained: Trained) -> Self:
-        """Return the PCA of the clean training images, with one component per number of the model's code."""
+        """Return the PCA of clean training images, with as many components as a code of the model has numbers."""
         return cls(trained.images("train", IMAGES)[0], trained.codes("test")[0].shape[1])
 
     def __call__(self, x: Tensor) -> Tensor:

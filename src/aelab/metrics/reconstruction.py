@@ -75,7 +75,7 @@ class Reconstruction:
             return LearnedPerceptualImagePatchSimilarity("alex", normalize=True).net.to(device)
         except Exception as error:
             raise UserError(
-                f"lpips wants AlexNet's weights, and they cannot be downloaded ({error}): put {WEIGHTS} into "
+                f"lpips needs AlexNet's weights, and they cannot be downloaded ({error}): put {WEIGHTS} into "
                 f"{torch.hub.get_dir()}/checkpoints, or type metrics.reconstruction.lpips=false"
             ) from error
 

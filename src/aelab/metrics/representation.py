@@ -46,9 +46,9 @@ class Representation:
 
     def __call__(self, trained: Trained) -> dict[str, float]:
         if trained.data.num_classes is None or trained.data.num_classes < 2:
-            raise Unsupported("the data have no labels, so there is nothing to probe the codes for")
+            raise Unsupported("the data have fewer than two classes, so a probe has nothing to predict")
         if trained.data.classes is not None and len(trained.data.classes) < 2:
-            raise Unsupported("the run was trained on one class, so there is nothing to probe its codes for")
+            raise Unsupported("the run was trained on one class, so a probe has nothing to predict")
         (x, y), (x_test, y_test) = trained.images("train", self.images), trained.images("test")
         (z, _), (z_test, _) = trained.codes("train", self.images), trained.codes("test")
         pixels, pixels_test = x.flatten(1).numpy(), x_test.flatten(1).numpy()

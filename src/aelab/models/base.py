@@ -1,6 +1,7 @@
 """What every objective shares: wiring, and no loss."""
 
 import functools
+import weakref
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any, ClassVar, TypeVar, cast
@@ -54,7 +55,7 @@ class Objective(LightningModule):
     optimizer: Callable[[Iterable[Any]], Optimizer]
     scheduler: Scheduler | Callable[[Optimizer], LRScheduler] | None = None
     seed: int = 0
-    data: Images | None = None
+    _data: "weakref.ref[Images] | None" = None
     _memory: dict[tuple[Any, ...], Any] | None = None
 
     def __setattr__(self, name: str, value: Any) -> None:
@@ -65,8 +66,11 @@ class Objective(LightningModule):
             super().__setattr__(name, value)
 
     def attach(self, data: Images) -> None:
-        """Hand over the data module. An evaluation step asks it for the errors of a reconstruction."""
-        self.data = data
+        """Hand over the data module. An evaluation step asks it for the errors of a reconstruction.
+
+        The model does not own the data: a copy of the model, such as an averaged one, copies no images.
+        """
+        self._data = weakref.ref(data)
 
     def loss(self, batch: Batch) -> Terms:
         """Encode `batch.seen` and explain `batch.x`.
@@ -214,7 +218,8 @@ class Autoencoder(Objective):
         raise Unsupported(f"{type(self).__name__} has no posterior, so there is no bound of log p(x)")
 
     def errors(self, batch: Batch) -> Terms:
-        return {} if self.data is None else self.data.errors(self.reconstruct(batch), batch.x)
+        data = self._data and self._data()
+        return data.errors(self.reconstruct(batch), batch.x) if data else {}
 
     def code(self, batch: Batch) -> Terms:
         """`z`, the codes; `on`, which units are on, of a model that says so."""

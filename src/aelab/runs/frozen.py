@@ -114,8 +114,8 @@ def word_today(word: str) -> str:
     mark, key, value = re.fullmatch(r"([+~]*)([^=]*)(=.*)?", word, re.DOTALL).groups("")  # type: ignore[union-attr]
     if value.startswith("=autoencoders."):
         value = "=aelab." + value.removeprefix("=autoencoders.")
-    if key == "callbacks" and (listed := re.fullmatch(r"=\[(.*)\]", value)):
-        value = f"=[{','.join(name for name in listed[1].split(',') if name.strip() != 'default')}]"
+    if key == "callbacks":  # one list or several: callbacks=[default],[default,ema]
+        value = re.sub(r"\[[^\[\]]*\]", _without_default, value)
     if key + value in _CHOICES:
         return mark + _CHOICES[key + value]
     for pattern, new in _KEYS:
@@ -123,6 +123,10 @@ def word_today(word: str) -> str:
     if mark == "+" and key.startswith("trainer.") and key.removeprefix("trainer.") in _TRAINER_KEYS:
         mark = ""
     return mark + key + value
+
+
+def _without_default(found: re.Match[str]) -> str:
+    return f"[{','.join(name for name in found[0][1:-1].split(',') if name.strip() != 'default')}]"
 
 
 _CHOICES = {
@@ -137,6 +141,7 @@ _KEYS = (
     (r"^stage@", "stages@"),
     (r"(^|@)then(?=\.|$)", r"\1stages"),
     (r"^scheduler\.T_max$", "scheduler.total"),
+    (r"^pictures$", "figures"),  # of `ae visualize`
 )
 _TRAINER_KEYS = {"max_steps", "limit_train_batches", "limit_val_batches", "limit_test_batches"} | {
     "check_val_every_n_epoch"
