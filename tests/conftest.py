@@ -1,8 +1,12 @@
-"""What the tests share. Configs are composed as `ae` composes them, and groups are discovered, never listed."""
+"""Helpers and fixtures that the tests share.
+
+Configs are composed as `ae` composes them. The choices of a group are read from its folder, so no test lists them.
+"""
 
 import os
 
-# Small nets, and a pytest process per core: more threads would wait for each other. Read when a library is loaded.
+# The nets are small and pytest runs one process per core, so more threads would wait for each other. Libraries read
+# these variables when they are loaded, so they are set before the imports.
 os.environ |= {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
 import functools
 import re
@@ -25,12 +29,12 @@ from aelab.models.base import Autoencoder
 from aelab.runs.run import Run
 from aelab.training.complete import complete
 
-REAL_DATA = os.environ.pop("AE_DATA", None)  # for the tests that want it. To all others it must make no difference
+REAL_DATA = os.environ.pop("AE_DATA", None)  # only tests of real data may depend on it
 os.environ.pop("AE_LOGS", None)
 
 
 def names(group: str) -> list[str]:
-    """Every choice of a config group."""
+    """Return the name of every choice of a config group."""
     return sorted(path.stem for path in (configs() / group).glob("*.yaml") if path.stem not in ("base", "core"))
 
 
@@ -40,7 +44,7 @@ def _composed(verb: str, overrides: tuple[str, ...]) -> tuple[DictConfig, dict]:
 
 
 def compose(verb: str, overrides=()) -> tuple[DictConfig, dict]:
-    """As `ae VERB OVERRIDES` composes, each line once in a test process."""
+    """Return what `ae VERB OVERRIDES` composes: config and choices. Each line is composed once per test process."""
     config, choices = _composed(verb, tuple(overrides))
     return config.copy(), dict(choices)
 
@@ -50,7 +54,7 @@ def model(*overrides: str) -> Autoencoder:
 
 
 def composed(*overrides: str) -> Autoencoder:
-    """As `model`, but skips what makes no sense. That must be refused with a reason that says what to type."""
+    """Build a model, or skip the test if the combination is refused. The refusal must say what to type."""
     try:
         return model(*overrides)
     except UserError as refusal:
@@ -66,12 +70,12 @@ def data(*overrides: str) -> Images:
 
 
 def start(folder: Path, *overrides: str) -> Run:
-    """A run that `ae train` would begin in `folder`."""
+    """Return the run that `ae train` would begin in `folder`."""
     return Run.start(folder, *compose("train", overrides), list(overrides))
 
 
 def trained(folder: Path, *overrides: str) -> Run:
-    """A finished run in `folder`, as `ae train` makes it."""
+    """Train a run in `folder` as `ae train` does, and return it."""
     run = start(folder, *overrides)
     complete(run)
     return run
@@ -93,7 +97,10 @@ class Probe(Callback):
 
 @pytest.fixture(scope="session")
 def shared(tmp_path_factory: pytest.TempPathFactory):
-    """`shared("model=vae")`: a finished run with these words, trained once for all test processes together."""
+    """`shared("model=vae")` returns a finished run with these overrides, trained once for all test processes.
+
+    It trains for one epoch unless an override sets `max_epochs`.
+    """
     from filelock import FileLock
 
     root = tmp_path_factory.getbasetemp()
@@ -116,7 +123,7 @@ def vae_run(shared) -> Run:
 
 @pytest.fixture
 def own_run(vae_run: Run, tmp_path: Path) -> Run:
-    """A copy of `vae_run`, to write into."""
+    """A copy of `vae_run` that a test may write into."""
     return Run(shutil.copytree(vae_run.folder, tmp_path / "own"))
 
 
@@ -126,7 +133,7 @@ def images() -> torch.Tensor:
 
 
 def write_idx(root: Path, name: str = "MNIST", train: int = 40, test: int = 20) -> Path:
-    """Small files in MNIST's own format, with all ten classes."""
+    """Write small files in MNIST's own format, with all ten classes, and return `root`."""
     folder = root / name / "raw"
     folder.mkdir(parents=True)
     g = torch.Generator().manual_seed(0)
@@ -144,7 +151,7 @@ def write_idx(root: Path, name: str = "MNIST", train: int = 40, test: int = 20) 
 
 @pytest.fixture
 def mnist_root() -> str:
-    """Where the real MNIST lies: `AE_DATA`, as `.ci/run` sets it."""
+    """The folder of the real MNIST. It comes from `AE_DATA`, which `.ci/run` sets."""
     if REAL_DATA is None or not (Path(REAL_DATA) / "MNIST").is_dir():
         pytest.skip("no MNIST: set AE_DATA to a folder that torchvision would read it from")
     return REAL_DATA
@@ -152,7 +159,7 @@ def mnist_root() -> str:
 
 @pytest.fixture
 def run_ae(monkeypatch, tmp_path, capsys):
-    """`ae` in this process, in an empty folder: exit code and stderr. `run_ae.said` is what stood on stdout."""
+    """Run `ae` in this process, in an empty folder. Return exit code and stderr. `run_ae.said` holds stdout."""
     from aelab import cli
 
     monkeypatch.chdir(tmp_path)

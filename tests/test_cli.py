@@ -1,4 +1,4 @@
-"""The command line: what is heavy stays away, and a mistake gets one line."""
+"""The command line imports nothing heavy before it must, and answers a mistake with one line."""
 
 import json
 import os
@@ -36,7 +36,7 @@ def test_help_imports_nothing_heavy():
 
 @pytest.mark.parametrize("verb", cli.VERBS)
 def test_a_verb_imports_no_torch_before_its_words_are_composed(verb):
-    """So a mistake in the line is answered at once."""
+    """Without torch, a mistake in the line is answered at once."""
     code = (
         f"import sys, importlib; importlib.import_module('aelab.commands.{verb}')\n"
         "import aelab.composition.explain, aelab.composition.compose\n"
@@ -51,7 +51,7 @@ def test_a_verb_imports_no_torch_before_its_words_are_composed(verb):
     ("chosen", "expected"), [({}, "1000"), ({"GOMP_SPINCOUNT": "7"}, "7"), ({"OMP_WAIT_POLICY": "active"}, "None")]
 )
 def test_waiting_threads_do_not_spin_unless_the_user_wants_it(chosen, expected):
-    """In this process and in its children, before torch is loaded."""
+    """The variable is set before torch is loaded, and child processes inherit it."""
     code = (
         "import sys, aelab, os, subprocess; assert 'torch' not in sys.modules\n"
         "child = 'import os; print(os.environ.get(\"GOMP_SPINCOUNT\"))'\n"
@@ -174,7 +174,10 @@ def test_numbers_as_json_and_nothing_else_on_stdout(run_ae, own_run):
 
 
 def test_what_a_run_does_not_have(run_ae, own_run, tmp_path):
-    """Left out by itself, refused where it was asked for; what was measured before is kept."""
+    """A metric group that the run cannot have is refused if the line asks for it.
+
+    An interrupted run is evaluated from what it saved. A run without checkpoints is refused.
+    """
     code, line = run_ae("evaluate", f"run={own_run.folder}", "metrics=[code,anomaly]")
     assert (code, "\n" in line.strip()) == (1, False)
     assert "which classes are normal" in line
@@ -223,7 +226,7 @@ def test_a_sweep_names_its_folders_after_the_overrides(run_ae, tmp_path):
 
 
 def test_a_users_own_variant_needs_no_fork(run_ae, tmp_path):
-    """One file, one yaml, one line: `--config-dir` and `trust`."""
+    """It takes one Python file, one yaml, and a line with `--config-dir` and `trust`."""
     (tmp_path / "my_models.py").write_text(
         "from aelab.models.ae import AE\n\n\n"
         "class Scaled(AE):\n"
@@ -243,7 +246,7 @@ def test_a_users_own_variant_needs_no_fork(run_ae, tmp_path):
     assert run_ae(*words, "trust=[my_models]")[0] == 0
     folder = max((tmp_path / "logs" / "scaled_digits").iterdir(), key=lambda path: path.stat().st_mtime)
     code, line = run_ae("evaluate", f"run={folder}")
-    assert code == 1, "a folder brings no trust with it"
+    assert code == 1, "opening a run must not trust its packages"
     assert "not trusted" in line
     assert run_ae("evaluate", f"run={folder}", "trust=[my_models]")[0] == 0
 

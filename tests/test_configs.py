@@ -1,4 +1,4 @@
-"""The two trees, configs and code, mirror each other, and everything that can be chosen can be built."""
+"""The trees of configs and of code mirror each other, and every choice fits the class that it names."""
 
 import importlib
 import inspect
@@ -16,12 +16,12 @@ from aelab.composition import compose as composing
 from aelab.composition.compose import configs
 from aelab.composition.instantiate import build
 
-FILES = {"model": "models", "net": "nets", "data": "data", "metrics": "metrics"}  # one file a config
+FILES = {"model": "models", "net": "nets", "data": "data", "metrics": "metrics"}  # one file per config
 CLASSES = {
     "noise": "noise",
     "reconstruction": "reconstruction",
     "schedule": "schedules",
-}  # one class a config
+}  # one class per config
 
 
 def snake(name: str) -> str:
@@ -61,7 +61,7 @@ def test_a_config_is_named_after_its_class(group, module):
 
 @pytest.mark.parametrize("group", [*FILES, *CLASSES, "optimizer", "scheduler"])
 def test_every_choice_states_each_argument_exactly_once(group):
-    """A default stands in yaml alone, and no key is one that the class does not have."""
+    """Defaults stand in yaml only, and the class takes every key of its config."""
     wiring = {"net", "reconstruction", "noise", "seed", "below", "encode", "params", "optimizer"}
     for name in names(group):
         if group == "metrics":
@@ -97,7 +97,7 @@ def test_modules_get_plain_python():
     assert type(net.shape) is list
 
 
-# what is always there, and what chooses for others
+# core callbacks, and choices that one group makes for another
 
 
 def test_core_callbacks_are_always_there():
@@ -152,7 +152,7 @@ def test_what_a_group_chooses_for_another_is_known():
 
     assert chosen() == {}
     assert chosen("model=dae") == {"noise": "model=dae"}
-    assert chosen("model=dae", "noise=gaussian") == {}, "the command line chose"
+    assert chosen("model=dae", "noise=gaussian") == {}, "the command line made this choice"
     assert chosen("model=sigma_vae") == {"reconstruction": "model=sigma_vae"}
     of_experiment = chosen("experiment=mnist_cvae_quadrants", "net=conv")
     assert of_experiment["model"] == "experiment=mnist_cvae_quadrants"
@@ -181,7 +181,7 @@ def test_composing_the_codes_of_a_run_loads_no_checkpoint(vae_run, tmp_path):
 
 
 def test_own_defaults_are_optional_and_ignored_by_git(run_ae, tmp_path):
-    """`configs/local/default.yaml`, here in a folder of the user's own."""
+    """A user's own defaults stand in `local/default.yaml`. Here `--config-dir` names the folder that holds it."""
     local = tmp_path / "mine" / "local"
     local.mkdir(parents=True)
     (local / "default.yaml").write_text("# @package _global_\ntrainer:\n  max_epochs: 1\nname: mine\n")

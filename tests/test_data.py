@@ -1,4 +1,4 @@
-"""Splits, shapes, loaders, binarisation and mistakes, on the embedded digits and on small files made here."""
+"""Splits, shapes, loaders, binarisation and mistakes, on scikit-learn's digits and on small files made here."""
 
 import itertools
 import pickle
@@ -27,7 +27,7 @@ def same(a: Batch, b: Batch) -> bool:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """Ten images of two classes in each of train and test."""
+    """A folder whose splits train and test hold ten images of each of two classes."""
     root = tmp_path_factory.mktemp("pictures")
     g = torch.Generator().manual_seed(0)
     for split, name, i in itertools.product(("train", "test"), ("cats", "dogs"), range(10)):
@@ -124,7 +124,10 @@ def test_binarisation():
 
 @pytest.mark.parametrize("world", [2, 3])
 def test_processes_share_each_batch(world):
-    """Together they see what one process sees, in equally many steps, and the weights keep the mean of the batch."""
+    """Together the processes see what one process sees, in as many steps.
+
+    The mean of their weighted means is the mean over the whole batch.
+    """
     indices = torch.arange(13)
 
     def order(rank: int, world: int, split: str = "train") -> list:
@@ -155,7 +158,7 @@ def test_fit_pads_turns_grey_and_refuses():
             fit(images, shape)
 
 
-@pytest.mark.parametrize("name", sorted(set(names("data")) - {"codes"}))  # which asks a run
+@pytest.mark.parametrize("name", sorted(set(names("data")) - {"codes"}))  # codes need a run
 def test_every_source_declares_a_shape_and_its_classes(name):
 
     config, _ = compose("train", [f"data={name}"])
@@ -176,7 +179,7 @@ def test_mnist_is_read_from_its_files(tmp_path, name, folder):
 
 
 def test_cifar10_is_read_from_its_files(tmp_path, monkeypatch):
-    """Ten images in each of its pickled files; the real checksums are torchvision's to compare."""
+    """Each pickled file holds ten images made here. torchvision's comparison of checksums is switched off."""
     monkeypatch.setattr(cifar, "check_integrity", lambda *_: True)
     folder = tmp_path / "cifar-10-batches-py"
     folder.mkdir()
@@ -266,5 +269,5 @@ def test_the_real_mnist(mnist_root):
     it = data("data=mnist", f"data.root={mnist_root}")
     assert [it.size(split) for split in ("train", "val", "test")] == [55_000, 5_000, 10_000]
     both = torch.cat([everything(it.batches(split)).x for split in ("train", "val")])
-    assert float(both.mean()) == pytest.approx(0.1307, abs=1e-4)  # the constants that everybody normalises with
+    assert float(both.mean()) == pytest.approx(0.1307, abs=1e-4)  # the usual constants of normalisation
     assert float(both.std()) == pytest.approx(0.3081, abs=1e-4)

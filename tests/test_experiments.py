@@ -1,4 +1,4 @@
-"""The experiments of papers: each composes, trains on a few images, and says what it reproduces."""
+"""Each experiment of a paper composes, trains on a few images, and says what it reproduces."""
 
 import importlib.util
 import json
@@ -28,7 +28,7 @@ ROWS = [(name, row) for name in PAPERS for row in paper(name)["rows"]]
 
 @pytest.fixture
 def reproduce(monkeypatch, tmp_path):
-    """The script as a module, whose tables go to a temporary folder."""
+    """`scripts/reproduce.py` as a module. It writes its tables into a temporary folder."""
     path = Path(__file__).parents[1] / "scripts" / "reproduce.py"
     spec = importlib.util.spec_from_file_location("reproduce", path)
     module = importlib.util.module_from_spec(spec)
@@ -63,9 +63,12 @@ def test_every_row_composes(name, row):
 @pytest.mark.slow
 @pytest.mark.parametrize("name", PAPERS)
 def test_an_experiment_gives_the_numbers_that_it_reports(name, tmp_path):
-    """On forty images of noise: the numbers mean nothing, but each is there under the name that the table reads."""
+    """Each number is there under the name that the table reads.
+
+    The training data are forty images of noise, so the numbers mean nothing.
+    """
     rows = paper(name)["rows"]
-    # No row of the benchmark fills every column: a likelihood is a VAE's, and the GRU the VQ-VAE's.
+    # No row of the benchmark fills every column. The VAE has a likelihood, and the VQ-VAE has the GRU sampler.
     chosen = [rows["vae"], rows["vqvae"]] if "columns" in paper(name) else [next(iter(rows.values()))]
     wanted = set(chosen[0].get("numbers") or paper(name)["columns"])
     root = write_idx(tmp_path)
@@ -81,7 +84,10 @@ def test_an_experiment_gives_the_numbers_that_it_reports(name, tmp_path):
 
 @pytest.mark.slow
 def test_a_row_is_run_once_and_the_tables_are_made_from_it(reproduce, monkeypatch, capfd):
-    """A row of two seeds on digits, then one whose data cannot be had: the other is in the tables all the same."""
+    """One row has no data and fails. The other row is in the tables all the same.
+
+    The other row has two seeds and trains on digits.
+    """
     number = {"name": "bound", "unit": "nats", "published": 20.5, "scale": -1, "digits": 1, "readme": "the bound"}
     small = ["data=digits", "data.val_size=180", "trainer.max_epochs=1", "metrics=[]"]
     rows = {"good": {"overrides": [*small], "numbers": {"test/loss": number}}}
@@ -107,7 +113,7 @@ def test_a_row_is_run_once_and_the_tables_are_made_from_it(reproduce, monkeypatc
 
 
 def test_the_tables_of_this_repository_are_those_that_the_script_makes(reproduce):
-    """Whoever changes a number, a row or a deviation by hand, or forgets `--table`, is told."""
+    """The test fails if somebody changed a number, a row or a deviation by hand, or forgot `--table`."""
     here = Path(__file__).parents[1]
     for file in ("README.md", "docs/reproduction.json"):
         shutil.copy(here / file, reproduce.ROOT / file)
@@ -123,7 +129,7 @@ def test_no_experiment_was_changed_since_its_rows_were_run(reproduce):
         experiment = entry["experiment"]
         if entry["settings"] != reproduce.settings(experiment, paper(experiment)["rows"][row].get("overrides", [])):
             stale.append(f"{experiment}/{row}")
-    assert not stale, "run `python scripts/reproduce.py` with these"
+    assert not stale, "these rows are stale: run `python scripts/reproduce.py` with them"
 
 
 @pytest.mark.slow

@@ -1,4 +1,4 @@
-"""The page of `ae explore`, driven in a browser as its user would."""
+"""The page of `ae explore`, driven in a browser as a user would drive it."""
 
 import shutil
 
@@ -47,7 +47,7 @@ def test_a_drag_changes_the_decoded_image(page):
     page.mouse.up()
     page.mouse.move(box["x"] + 5, box["y"] + 5)
     assert len(set(shown)) == 3
-    assert image(page) == shown[-1], "no button is pressed, so this was no drag"
+    assert image(page) == shown[-1], "no button is pressed, so this is no drag"
     page.select_option("#which", index=1)
     page.wait_for_function(f"document.getElementById('image').toDataURL() !== {shown[-1]!r}")
     assert page.problems == []
@@ -55,7 +55,7 @@ def test_a_drag_changes_the_decoded_image(page):
 
 @pytest.mark.slow
 def test_the_page_decodes_as_the_model_does(page, own_run):
-    """At a corner of the plane the image is the model's own, to the 8 bits of a picture."""
+    """At a corner of the plane, each pixel is within 3 of 255 greys of the image that the model decodes."""
     import numpy as np
     import torch
     from sklearn.decomposition import PCA

@@ -1,4 +1,4 @@
-"""Runs of earlier versions stay good: they load, give the numbers they gave, and complete."""
+"""Runs of earlier versions load, give the numbers that they gave, and complete."""
 
 import inspect
 import json
@@ -23,7 +23,7 @@ from aelab.training.fit import fit
 
 GOLDEN = Path(__file__).parent / "golden"
 TARGETS = sorted(GOLDEN.glob("targets/*.json"))
-# What `aelab.composition.build` hands to a constructor beside the keys of a config.
+# Arguments that `aelab.composition.build` adds to those from the config.
 SUPPLIED = {"net", "reconstruction", "noise", "seed", "below", "encode", "encoders", "shape", "num_classes", "params"}
 
 SAY = (
@@ -43,7 +43,10 @@ def parts(node):
 
 
 def recorded() -> dict[str, dict]:
-    """Every target that a config names, with its keys and their defaults; and the keys of a run's config itself."""
+    """Return every target that a config names, with its keys and their defaults.
+
+    The entry `root` holds the keys of the config of a run.
+    """
     lines = [[f"{group}={name}"] for group in ("net", "noise", "reconstruction", "optimizer", "scheduler", "trainer")
              for name in names(group)]  # fmt: skip
     lines += [[f"model={name}"] for name in names("model")]
@@ -62,7 +65,7 @@ def recorded() -> dict[str, dict]:
 
 
 def misfit(config: dict) -> set[str]:
-    """The keys that a part lacks, and those that its target does not take."""
+    """Return the keys that a part lacks and the keys that its target does not take."""
     parameters = inspect.signature(get_object(config["_target_"])).parameters
     named = {name for name, p in parameters.items() if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)}
     needed = {name for name in named if parameters[name].default is inspect.Parameter.empty}
@@ -89,7 +92,7 @@ def test_every_part_of_every_version_can_be_built(path):
 
 
 def test_the_keys_of_this_version_are_recorded():
-    """Whoever adds a class records it here; whoever adds a key to one writes a change."""
+    """A new class must be recorded. A key that was added or removed needs a change in runs/frozen.py."""
     path = GOLDEN / "targets" / f"{frozen.VERSION}.json"
     then, now = json.loads(path.read_text()), recorded()
     for target, keys in then.items():
@@ -102,7 +105,7 @@ def test_the_keys_of_this_version_are_recorded():
 
 @pytest.fixture
 def golden(tmp_path, run_ae):
-    """A copy of the golden runs as `logs/`, where `ae` is typed."""
+    """Copy the golden runs to `logs/` in the folder where `ae` runs, and return `run_ae`."""
     shutil.copytree(GOLDEN, tmp_path / "logs")
     return run_ae
 
@@ -120,7 +123,7 @@ def test_an_old_run_loads_and_gives_its_own_numbers(folder, golden):
     run = Run(Path("logs") / folder)
     stored = {k: v for k, v in run.metrics.items() if k.split("/")[0] in ("val", "test")}
     assert stored
-    assert evaluate(run) == pytest.approx(stored, rel=1e-5), "equal to the last bit on the machine that made them"
+    assert evaluate(run) == pytest.approx(stored, rel=1e-5), "on the machine of the run they are equal to the last bit"
     assert load(run.folder).state_dict()
 
 
@@ -158,7 +161,7 @@ def test_their_own_lines_typed_again_train_nothing(golden):
 
 
 def test_an_old_sweep_completes(golden):
-    """One of its two jobs is gone. The line as it was typed then trains that one, under the name that it had."""
+    """One of its two jobs was deleted. The line of the sweep, typed again, trains that job under its old name."""
     sweep = Sweep("logs/sweep")
     gone = next(job for job in sweep.jobs if "model=ae" in job)
     stored = Run(sweep.folder / gone).metrics
@@ -173,7 +176,10 @@ def test_an_old_sweep_completes(golden):
 
 
 def test_an_old_run_that_was_cut_goes_on(golden):
-    """A run of two optimizers, stopped in its second epoch, gives what the whole run of that version gave."""
+    """A run with two optimizers was stopped in its second epoch.
+
+    It completes with the numbers that the whole run of that version gave.
+    """
     whole = json.loads((GOLDEN / "cut_whole.json").read_text())
     run = Run("logs/cut")
     complete(run)
@@ -183,7 +189,7 @@ def test_an_old_run_that_was_cut_goes_on(golden):
 
 @pytest.mark.parametrize("name", json.loads((GOLDEN / "numbers.json").read_text()))
 def test_every_model_learns_as_it_did(name, tmp_path):
-    """Three steps of every model, as version 0 took them."""
+    """Over three training steps, the loss terms of each model are those of version 0."""
     then = json.loads((GOLDEN / "numbers.json").read_text())[name]
     more = ["model.emphasis=changed"] if name == "dae" else []
     words = [f"model={name}", *more, "trainer.max_epochs=2", "trainer.max_steps=3", "logger=[]", "~callbacks.pictures"]

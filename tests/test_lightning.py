@@ -1,6 +1,6 @@
-"""The private parts of Lightning that this package touches. A new release of Lightning that renames one fails here.
+"""This package touches private parts of Lightning. These tests fail if a release of Lightning renames one.
 
-Each entry says which file touches it.
+The name or the docstring of a test says which file touches the parts.
 """
 
 import inspect
@@ -47,24 +47,24 @@ def test_resume(trainer):
 
 
 def test_a_pair_of_optimizers(trainer):
-    """models/base.py: Alternating replaces what counts a step."""
+    """`Alternating` in models/base.py replaces the methods that count a step."""
     optimizer = LightningOptimizer(torch.optim.SGD([torch.zeros(1, requires_grad=True)], 0.1))
     assert callable(optimizer._on_before_step)
     assert callable(optimizer._on_after_step)
 
 
 def test_a_logger_that_goes_on(tmp_path):
-    """training/fit.py: TensorBoard drops what comes after `purge_step`."""
+    """training/fit.py sets `purge_step` in this dict, and TensorBoard drops the entries from that step on."""
     assert TensorBoardLogger(tmp_path)._kwargs == {}
 
 
 def test_the_name_that_is_set_forty_times_a_step():
-    """models/base.py: Objective sets it without torch's checks."""
+    """`Objective` in models/base.py sets this name without torch's checks."""
     assert "_current_fx_name" in inspect.getsource(LightningModule.__init__)
 
 
 def test_how_long_training_is(trainer):
-    """optimizers.py reads these."""
+    """optimizers.py uses `setup_data` and `train_dataloader`."""
     assert callable(trainer.fit_loop.setup_data)
     assert trainer.train_dataloader is None
     assert "_should_check_val_fx" in vars(training_epoch_loop._TrainingEpochLoop), "callbacks/best.py relies on it"

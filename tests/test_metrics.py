@@ -1,4 +1,4 @@
-"""Every group of metrics against an implementation that is not ours."""
+"""Metrics are compared with implementations that are not ours."""
 
 import math
 from dataclasses import replace
@@ -57,7 +57,7 @@ def denoiser(tmp_path_factory):
 @pytest.mark.slow
 @pytest.mark.parametrize("name", names("model"))
 def test_every_group_of_every_model(name, tmp_path):
-    """Finite numbers, the same ones twice, or a reason why there are none."""
+    """Every group gives finite numbers, the same ones twice. Only variational models have a likelihood."""
     run = trained(tmp_path / "run", f"model={name}", "trainer.max_epochs=1", "noise=masking", "data.classes=[0,1,2,3]")
     small = {
         "generation": ["metrics.generation.samples=60", "metrics.generation.samplers.autoregressive.epochs=1"],
@@ -97,7 +97,7 @@ def test_reconstruction_errors_are_those_of_scikit_image(denoiser):
         assert values[f"sse/{what}"] == pytest.approx(64 * mse, rel=1e-5)
         assert values[f"psnr/{what}"] == pytest.approx(psnr, rel=1e-5)
     image, x = shown["model"].flatten().double().clamp(1e-7, 1 - 1e-7), batch.x.flatten().double()
-    weight = torch.stack([x, 1 - x], 1).flatten()  # a grey is a share of white and one of black
+    weight = torch.stack([x, 1 - x], 1).flatten()  # a grey x is white with weight x and black with weight 1 - x
     nats = log_loss(np.tile([1, 0], len(x)), image.repeat_interleave(2), sample_weight=weight)
     assert values["bce/model"] == pytest.approx(64 * nats, rel=1e-4)
 
@@ -119,7 +119,10 @@ def test_ssim_is_that_of_scikit_image_and_ms_ssim_needs_a_large_image():
 
 @pytest.mark.real_data
 def test_the_anchor_is_pca_30_of_mnist(mnist_root):
-    """Hinton & Salakhutdinov, 2006, print 13.87: fitted to all 60,000 training images, scored on the 10,000 others."""
+    """Hinton & Salakhutdinov, 2006, report 13.87.
+
+    PCA is fitted to all 60,000 training images and scored on the 10,000 test images.
+    """
     subject = Trained(
         build.model(compose("train", ["data=mnist"])[0]), data("data=mnist", f"data.root={mnist_root}"), CPU
     )
@@ -133,7 +136,12 @@ def test_the_anchor_is_pca_30_of_mnist(mnist_root):
 
 
 class LinearGaussian(Variational):
-    """p(z) = N(0, I), p(x | z) = N(W z, s² I): then p(x) = N(0, W Wᵀ + s² I). Its posterior is a poor guess."""
+    """A linear Gaussian model, whose log p(x) is known exactly.
+
+        p(z) = N(0, I), p(x | z) = N(W z, s² I), hence p(x) = N(0, W Wᵀ + s² I)
+
+    Its `posterior` is a poor guess on purpose, so that the bounds lie below log p(x).
+    """
 
     likelihood = density = True
     code_shape = (2,)
@@ -163,7 +171,7 @@ def test_bounds_rise_to_the_exact_likelihood():
     exact = subject.model.exact(x).mean()
     assert values["elbo"] < values["log_p_5"] < values["log_p_50"] < values["log_p_5000"] < exact + 0.05
     assert values["log_p_5000"] == pytest.approx(exact, abs=0.1)
-    assert values["elbo"] < exact - 0.5, "a poor posterior leaves a gap to close"
+    assert values["elbo"] < exact - 0.5, "a poor posterior must leave a gap"
     assert values["bits_per_dim"] == pytest.approx(-values["log_p_5000"] / 64 / math.log(2) + 8)
 
 
@@ -246,7 +254,7 @@ def test_the_classifier_is_trained_once_for_the_same_data(subject, tmp_path, mon
     x, y = subject.images("test")
     assert (first.logits(first(x)).argmax(1) == y).float().mean() > 0.85
     classifier(Trained(subject.model, data("data.classes=[0,1]"), CPU))
-    assert len(list(cache().iterdir())) == 2, "other images, another classifier"
+    assert len(list(cache().iterdir())) == 2, "other data need another classifier"
     path.write_bytes(b"torn")
     with pytest.raises(UserError, match="delete it"):
         classifier(subject)
@@ -260,7 +268,7 @@ def test_the_classifier_is_trained_once_for_the_same_data(subject, tmp_path, mon
     ],
 )
 def test_weights_that_cannot_be_had(name, key, expected, subject, tmp_path, monkeypatch):
-    """Left out unless they are there; asked for, one line."""
+    """Without the weights, the metric is left out. If it is asked for, the error says how to do without it."""
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
 
     def offline(*_, **__):
@@ -287,7 +295,7 @@ def test_probes_are_those_of_scikit_learn(subject):
     distances = cdist(subject.images("test")[0].flatten(1), subject.images("train")[0].flatten(1))
     votes = [np.bincount(y[np.argsort(row)[:5]], minlength=10).argmax() for row in distances]
     assert values["knn/pixels"] == pytest.approx(np.mean(votes == y_test.numpy()), abs=0.01)
-    assert values["linear_probe/pca"] > 0.9, "digits are nearly separable"
+    assert values["linear_probe/pca"] > 0.9, "digits are nearly linearly separable"
 
 
 def test_clusters_are_matched_to_classes_whatever_their_numbers():
@@ -336,7 +344,7 @@ def test_hoyer_sparsity_from_one_unit_to_all(code, hoyer, zeros, subject, monkey
     codes = torch.tensor([code], dtype=torch.float).repeat(10, 1)
     fake = Trained(subject.model, subject.data, CPU)
     fake.codes = lambda split: (codes, None)
-    monkeypatch.setattr(fake.model, "code_shape", (4, 1, 1))  # a map has no Jacobian
+    monkeypatch.setattr(fake.model, "code_shape", (4, 1, 1))  # the group takes no Jacobian of a map
     values = group("code")(fake)
     assert values["hoyer"] == pytest.approx(hoyer, abs=1e-6)
     assert values["zeros"] == zeros

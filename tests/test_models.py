@@ -1,4 +1,4 @@
-"""Every model with every net, shape, noise and reconstruction term, in pairs."""
+"""Every model with every net, every shape and every reconstruction term, and with some noises."""
 
 import copy
 import functools
@@ -24,7 +24,7 @@ SHAPES = {"digits": [1, 8, 8], "mnist": [1, 28, 28], "cifar10": [3, 32, 32], "od
 
 @functools.cache
 def compatible(name: str, net: str) -> bool:
-    """Whether a model takes the codes of a net. A refusal must say what to type."""
+    """Return whether a model takes the codes of a net. A refusal must say what to type."""
     try:
         assembled(name, net)
     except UserError as refusal:
@@ -35,7 +35,7 @@ def compatible(name: str, net: str) -> bool:
 
 
 def assembled(name: str, net: str = "", shape: str = "digits", reconstruction: str = "", **keys):
-    """A model put together from configs that were each composed once."""
+    """Build a model from parts of configs. Each part is composed once per test process."""
     config = compose("train", [f"model={name}"])[0]
     if net:
         config.net = compose("train", [f"net={net}"])[0].net
@@ -48,12 +48,15 @@ def assembled(name: str, net: str = "", shape: str = "digits", reconstruction: s
 
 
 def in_pairs(firsts: list[str], seconds: list[str], thirds: list[str]) -> list[tuple[str, str, str]]:
-    """Every pair of a first and a second, with a third by turns, so that every pair with a third occurs too."""
+    """Return every pair of a first and a second, each with a third. The thirds take turns.
+
+    Every pair with a third occurs too if there are as many firsts and seconds as thirds, or more.
+    """
     n, turn = len(thirds), {first: i for i, first in enumerate(firsts)}
     return [(a, b, thirds[(turn[a] + j + j // n) % n]) for a in firsts for j, b in enumerate(seconds)]
 
 
-# Four shapes and five or more nets per model: each model meets each shape. The shift makes each net meet each shape.
+# There are more models and more nets than shapes, so each model and each net meets each shape.
 GRID = in_pairs(names("model"), names("net"), list(SHAPES))
 
 
@@ -110,7 +113,7 @@ def first_batch(noise: str) -> Batch:
     ("name", "reconstruction", "noise"), in_pairs(names("model"), names("reconstruction"), names("noise"))
 )
 def test_every_noise_and_reconstruction(name, reconstruction, noise):
-    """Every term with every model, and every noise with some of them: noise and term do not know of each other."""
+    """Every model meets every term and some noises. That is enough, because noise and term do not interact."""
     try:
         built = assembled(name, reconstruction=reconstruction)
     except UserError as refusal:
@@ -138,7 +141,10 @@ class Calls:
 
 @pytest.mark.parametrize("name", names("model"))
 def test_a_validation_batch_is_encoded_once(name):
-    """Loss, errors and the health of the code share it. A contractive model encodes once more, for its derivative."""
+    """The loss, the errors and the health of the code share one encoding.
+
+    A contractive model encodes once more for its derivative. It does so through `forward`, which is not counted here.
+    """
     built, images = assembled(name), data()
     built.attach(images)
     calls = Calls(built.encoder)
@@ -147,7 +153,7 @@ def test_a_validation_batch_is_encoded_once(name):
     assert {"loss", "mse", "psnr"} <= set(output["terms"])
     assert output["code"]
     again = built.validation_step(batch("digits"), 0)
-    assert calls.number == 2, "and nothing is remembered between batches"
+    assert calls.number == 2, "nothing may be remembered between batches"
     for key, value in output["terms"].items():
         torch.testing.assert_close(value, again["terms"][key])
 
@@ -156,8 +162,8 @@ def test_a_validation_batch_is_encoded_once(name):
 def test_a_loss_is_one_function_in_every_split(name, monkeypatch):
     built, it = assembled(name), batch("digits")
     if name == "vqvae":
-        built.codebook.revive_after = 0  # which moves entries, in training only
-    monkeypatch.setattr(randomness, "seed", lambda *place: torch.manual_seed(3))  # the splits draw from other places
+        built.codebook.revive_after = 0  # reviving moves entries, in training only
+    monkeypatch.setattr(randomness, "seed", lambda *place: torch.manual_seed(3))  # else each split has its own seed
     evaluated = [step(it, 0)["terms"] for step in (built.eval().validation_step, built.test_step)]
     torch.manual_seed(3)
     train = built.train().loss(it)
@@ -168,12 +174,15 @@ def test_a_loss_is_one_function_in_every_split(name, monkeypatch):
 
 @pytest.mark.parametrize("name", names("model"))
 def test_sums_over_pixels_and_means_over_the_batch(name, monkeypatch):
-    """The same images twice in a batch change no term: what is drawn is made the same for both copies. A statistic of
-    the whole batch, and the loss that holds it, are left out."""
+    """A batch that holds its images twice gives the same terms.
+
+    All random numbers are made equal, so that both copies draw the same. A term that is a statistic of the whole batch
+    is left out, and so is the loss that contains it.
+    """
     of_the_batch = {"mmd", "loss"} if name == "wae_mmd" else set()
     built, it = assembled(name), batch("digits")
     if name == "vqvae":
-        built.eval()  # no entry moves
+        built.eval()  # in evaluation no entry of the codebook moves
     monkeypatch.setattr(torch, "randn_like", lambda t: t.new_full(t.shape, 0.7))
     monkeypatch.setattr(torch, "randn", lambda *shape, **options: torch.full(shape, 0.7, **options))
     once, twice = terms(built, it), terms(built, it.map(lambda t: torch.cat([t, t])))
@@ -196,7 +205,7 @@ def test_images_of_a_batch_do_not_see_each_other(name, net):
 )
 def test_the_loss_falls_on_one_batch(name, net):
     built, it = assembled(name, net), batch("digits")
-    bits = it.x.round()  # of greys, the error never falls below their entropy
+    bits = it.x.round()  # the error of greys cannot fall below their entropy
     it = it._replace(seen=bits, x=bits)
     optimizer = torch.optim.Adam(built.parameters(), 3e-3)
     before = float(terms(built, it)["loss"])
@@ -210,8 +219,11 @@ def test_the_loss_falls_on_one_batch(name, net):
 @pytest.mark.slow
 @pytest.mark.parametrize("name", names("model"))
 def test_eager_and_compiled_are_one_model(name, tmp_path, monkeypatch):
-    """The four pairs of saved and loaded: no key changes, and neither does a number, nor a gradient. One model goes
-    through the whole compiler; for the others its first half, which is where a model can break it."""
+    """Either loads the weights of either. Reconstructions, loss terms and gradients are the same.
+
+    The VAE goes through the whole compiler. The other models go only through its first half, because that is the
+    half that a model can break.
+    """
     compiler = torch.nn.Module.compile
     if name != "vae":
         monkeypatch.setattr(torch.nn.Module, "compile", lambda self: compiler(self, backend="aot_eager"))
@@ -231,7 +243,10 @@ def test_eager_and_compiled_are_one_model(name, tmp_path, monkeypatch):
 
 @pytest.mark.slow
 def test_a_new_variant_is_tested_without_editing_a_test(tmp_path):
-    """Two files more in a copy of the tree, and the tests of this file run for them: one is sound, one is broken."""
+    """A copy of the tree gets two models more, each with a config. The tests of this file then run for both.
+
+    The sound model passes and the broken one fails.
+    """
     root = Path(__file__).parents[1]
     for folder in ("configs", "tests"):
         shutil.copytree(root / folder, tmp_path / folder)
@@ -263,7 +278,7 @@ def test_the_kl_of_a_vae_is_that_of_torch_distributions():
 
 
 def test_the_loss_of_a_vae_is_minus_its_bound():
-    """In expectation over z: -E log p(x, z) + E log q(z | x), estimated by another road with many draws."""
+    """Over many draws of z, the mean loss is -E log p(x, z) + E log q(z | x), computed by torch.distributions."""
     built, it = assembled("vae"), batch("digits", 2)
     x = it.x
     mu, logvar = built.encoder(x).chunk(2, dim=1)
@@ -292,7 +307,7 @@ def test_a_code_has_at_least_one_dimension(dim):
 
 
 def test_a_copy_of_a_model_copies_no_data():
-    """Averaged weights are a deep copy of the model."""
+    """Averaged weights are a deep copy of the model. Such a copy must not hold the images again."""
     built, images = assembled("ae"), data()
     built.attach(images)
     copied = copy.deepcopy(built)

@@ -1,4 +1,4 @@
-"""What a recipe builds, beyond the shapes that test_models.py checks for every net."""
+"""The layers that a net builds. test_models.py checks the shapes of every net."""
 
 import math
 
@@ -14,7 +14,7 @@ def test_glorot_draws_within_its_bounds_and_leaves_biases_at_zero(init, gain):
     for layer in (m for m in built.modules() if isinstance(m, nn.Linear)):
         bound = gain * math.sqrt(6 / (layer.in_features + layer.out_features))
         assert layer.weight.abs().max() <= bound
-        assert float(layer.weight.detach().std()) == pytest.approx(bound / math.sqrt(3), rel=0.05)  # of a uniform draw
+        assert float(layer.weight.detach().std()) == pytest.approx(bound / math.sqrt(3), rel=0.05)  # a uniform draw
         assert not layer.bias.any()
 
 

@@ -23,12 +23,12 @@ def test_every_noise_keeps_the_shape_the_input_and_its_generator(name, images):
         assert hidden.dtype == torch.bool
         assert hidden.shape in ((6, 1, 12, 9), images.shape)
         assert hidden.any()
-        if name != "dropout":  # which divides the others
-            assert torch.equal(torch.where(hidden, images, seen), images), "what is not hidden stays as it was"
+        if name != "dropout":  # dropout divides the other pixels by 1 - p
+            assert torch.equal(torch.where(hidden, images, seen), images), "pixels that are not hidden must not change"
     assert (hidden is None) == (name in ("none", "gaussian", "speckle", "gaussian_blur", "motion_blur"))
     assert torch.equal(images, before)
     assert torch.equal(torch.get_rng_state(), state), "a draw came from the global generator"
-    assert torch.equal(seen, it(images, g())[0]), "equal generators, equal noise"
+    assert torch.equal(seen, it(images, g())[0]), "equal generators must give equal noise"
     if name not in ("none", "gaussian_blur", "quadrants"):
         assert not torch.equal(seen, it(images, g(1))[0])
     assert (seen is images) == (name == "none")

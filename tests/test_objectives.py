@@ -1,4 +1,4 @@
-"""One oracle for each formula: torch.distributions, autograd, a sort, a naive loop."""
+"""Each formula is compared with another way to compute it: torch.distributions, autograd, a sort, a naive loop."""
 
 import itertools
 import math
@@ -48,7 +48,10 @@ def test_dae_with_equal_weights_is_ae(x):
 
 @pytest.mark.parametrize("emphasis", ["chosen", "changed"])
 def test_dae_weighs_the_chosen_pixels(x, emphasis):
-    """By a loop over pixels. A black pixel that masking chose stays black, and is weighed all the same."""
+    """The expected loss is a loop over pixels.
+
+    A black pixel stays black under masking. It counts as chosen all the same, but not as changed.
+    """
     built = model("model=dae", "model.alpha=3", "model.beta=0.25", f"model.emphasis={emphasis}")
     x = x * (x > 0.5)
     seen, hidden = Masking(0.4)(x, randomness.generator("cpu", "masking"))
@@ -95,7 +98,7 @@ def test_the_running_share_is_a_corrected_mean_of_the_batches_before():
     torch.testing.assert_close(found, torch.einsum("i,ij->j", weights / weights.sum(), torch.stack(shares)))
     gradients = torch.autograd.grad(found.sum(), z, retain_graph=True), torch.autograd.grad(z.mean(0).sum(), z)
     torch.testing.assert_close(*gradients)
-    torch.testing.assert_close(built.eval().share(z), found)  # evaluation moves nothing
+    torch.testing.assert_close(built.eval().share(z), found)  # evaluation does not move the mean
 
 
 def test_topk_keeps_the_largest(x):
@@ -180,7 +183,7 @@ def test_sigma_vae_is_a_gaussian_density(x):
 
 
 def test_the_best_sigma_is_the_root_mean_square_error(x):
-    """Rybkin et al., equation 4: with the image held fixed, that is where the learned sigma goes."""
+    """With the image held fixed, the learned sigma goes there (Rybkin et al., equation 4)."""
     built = model("model=sigma_vae")
     optimizer = torch.optim.Adam([built.log_sigma], 0.02)
     for _ in range(300):
@@ -207,7 +210,7 @@ def test_cvae_uses_the_label_on_both_sides(x):
 
 
 def log_weights(built, x, k):
-    """log p(x, z) - log q(z | x) of the draws that the model makes, by torch.distributions: (B, k)."""
+    """Return log p(x, z) - log q(z | x) (B, k) by torch.distributions, for the draws that the model makes."""
     mu, logvar = (t.repeat_interleave(k, 0) for t in built.posterior(x))
     randomness.seed(torch.device("cpu"), "test")
     z = mu + (logvar / 2).exp() * torch.randn_like(mu)
@@ -291,7 +294,7 @@ def test_an_ema_codebook_follows_the_vectors_that_chose_it():
     indices = book.nearest(h)
     assert indices.flatten().tolist() == [0, 0, 1]
     book.follow(h, indices)
-    # counts 1 -> (1 + 2) / 2 and (1 + 1) / 2; totals (0 + 4, 0 + 2) / 2 and (10 + 9) / 2
+    # The counts become (1 + 2) / 2 and (1 + 1) / 2. The totals become (0 + 4, 0 + 2) / 2 and (10 + 9) / 2.
     torch.testing.assert_close(book.entries, torch.tensor([[2 / 1.5, 1 / 1.5], [9.5, 9.5]]))
 
 
@@ -304,7 +307,7 @@ def test_an_idle_entry_is_revived_on_a_vector_of_the_batch():
         return bool((vectors == entry).all(1).any())
 
     book.revive(h)
-    assert all(on_a_vector(entry) for entry in book.entries), "all begin on vectors of the first batch"
+    assert all(on_a_vector(entry) for entry in book.entries), "all entries must begin on vectors of the first batch"
     book.entries[2] = 1e6
     for _ in range(3):
         assert not on_a_vector(book.entries[2])
@@ -316,7 +319,7 @@ def test_an_idle_entry_is_revived_on_a_vector_of_the_batch():
 
 
 def test_a_step_of_aae_is_one_of_the_discriminator_then_one_of_the_autoencoder(tmp_path):
-    """Against a hand-written loop, bit for bit; a pair of steps is counted once."""
+    """The weights are those of a hand-written loop. A pair of steps counts as one."""
     overrides = ["model=aae", "trainer.max_epochs=2", "data.batch_size=100", "noise=gaussian"]
     trainer = fit(start(tmp_path / "run", *overrides))
     config, _ = compose("train", overrides)
@@ -379,12 +382,15 @@ def test_an_ill_code_is_warned_about_once(tmp_path):
 
 
 def test_structured_cvae_explains_what_is_hidden(monkeypatch):
-    """Against torch.distributions: the bound of the hidden pixels given what is seen; the guess learns alone."""
+    """The bound of the hidden pixels given the seen ones is that of torch.distributions.
+
+    The guess learns from its own term only.
+    """
     built = model("model=structured_cvae", "net.hidden_dims=[20]", "model.latent_dim=5", "model.guess_weight=0.5")
     x = torch.rand(4, 1, 8, 8, generator=torch.Generator().manual_seed(1))
     seen, hidden = x.clone(), torch.zeros(4, 1, 8, 8, dtype=torch.bool)
     hidden[:, :, :, 4:] = True
-    seen[hidden] = 0.25  # whatever it is shown as
+    seen[hidden] = 0.25  # the value of a hidden pixel must not matter
     monkeypatch.setattr(torch, "randn_like", lambda t: torch.full_like(t, 0.3))
     batch = Batch(seen, x, torch.zeros(4), hidden)
     terms = built.loss(batch)
@@ -409,4 +415,4 @@ def test_structured_cvae_explains_what_is_hidden(monkeypatch):
     torch.testing.assert_close(built.encode(x), built.encoder(x)[:, :5])
 
     alone = torch.autograd.grad(terms["bound"], list(built.guess.parameters()), allow_unused=True, retain_graph=True)
-    assert alone == (None,) * len(alone), "the bound does not teach the guess"
+    assert alone == (None,) * len(alone), "the bound must give the guess no gradient"

@@ -1,4 +1,4 @@
-"""Learning rates against closed forms, for one optimizer and for two, and Adam by hand."""
+"""Learning rates are compared with closed forms, for one optimizer and for two. So is a variant of Adam."""
 
 import math
 
@@ -12,7 +12,7 @@ from aelab.errors import UserError
 from aelab.training.fit import fit
 
 LR = 1e-3
-STEPS = 13  # of an epoch
+STEPS = 13  # per epoch
 
 
 class Rates(Callback):
@@ -26,7 +26,7 @@ class Rates(Callback):
 
 
 def rates(folder, *overrides: str) -> list[float]:
-    """The rate of each step, as a share of the optimizer's own. Both optimizers of a model have the same."""
+    """Return the rate of each step as a multiple of LR. Two optimizers of a model must have the same rate."""
     probe = Rates()
     fit(start(folder, "data.batch_size=100", "logger=[]", "~callbacks.pictures", *overrides), callbacks=[probe])
     assert all(len(rates) == 1 for rates in probe.rates)
@@ -59,7 +59,7 @@ CASES = {
         lambda step: (step + 1) / 4 if step < 3 else 0.1 ** ((step >= 6) + (step >= 9)),
         2 * STEPS,
     ),
-    # The loss never gets better after the first validation, and there is one every second epoch.
+    # There is a validation every second epoch, and the loss does not improve after the first one.
     "plateau": (
         ["scheduler.patience=0", "optimizer.lr=1e-7", "trainer.check_val_every_n_epoch=2", "trainer.max_epochs=7"],
         lambda step: 1e-4 * 0.5 ** max(step // STEPS // 2 - 1, 0),
@@ -78,7 +78,7 @@ def test_the_rate_is_that_of_the_formula(case, model, tmp_path):
 
 
 def test_accumulated_batches_are_one_step(tmp_path):
-    """Thirteen batches in threes are five steps."""
+    """An epoch of thirteen batches has five steps if three batches make a step."""
     words = ["trainer.accumulate_grad_batches=3", "scheduler=cosine", "scheduler.interval=step", "trainer.max_epochs=2"]
     found = rates(tmp_path / "run", *words)
     assert found[0] == 1
@@ -99,18 +99,21 @@ def test_a_scheduler_of_torch_steps_once_per_epoch(tmp_path):
 
 
 def test_max_steps_end_with_a_validation(tmp_path):
-    """Of the weights after the last step, also in the middle of an epoch, and whatever `check_val_every_n_epoch`."""
+    """The last step is validated, also in the middle of an epoch, so the best checkpoint may hold the last weights.
+
+    A run that ends before its first validation has no best checkpoint. It is evaluated with its last weights.
+    """
     run = trained(tmp_path / "run", "data.batch_size=100", "trainer.max_steps=5", "trainer.max_epochs=9")
     states = [torch.load(run.checkpoint(which), weights_only=True) for which in ("best", "last")]
     assert [state["global_step"] for state in states] == [5, 5]
     assert all(torch.equal(a, b) for a, b in zip(*(s["state_dict"].values() for s in states), strict=True))
     never = trained(tmp_path / "never", "trainer.check_val_every_n_epoch=3", "trainer.max_epochs=2")
     assert not never.checkpoint("best").exists()
-    assert never.metrics["test/loss"] > 0, "of the last weights"
+    assert never.metrics["test/loss"] > 0, "the last weights must be evaluated"
 
 
 def test_adam_ones_is_adam_with_a_second_moment_that_begins_at_one():
-    """Kingma & Ba's algorithm 1 by hand, with v_0 = 1."""
+    """The expected weights follow algorithm 1 of Kingma & Ba with v_0 = 1."""
     w = torch.tensor([1.0, -2.0], requires_grad=True)
     optimizer = build(compose("train", ["optimizer=adam_ones", "optimizer.lr=0.1"])[0].optimizer)([w])
     m, v, expected = torch.zeros(2), torch.ones(2), w.detach().clone()

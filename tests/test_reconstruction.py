@@ -62,7 +62,7 @@ def test_densities_are_those_of_torch(images, term, density, scale, learned):
         built.error(image.logit(), images), -density(image, scale).log_prob(images).flatten(1).sum(1)
     )
     assert len(list(built.parameters())) == learned
-    assert list(built.state_dict())  # what a checkpoint holds
+    assert list(built.state_dict())  # a checkpoint holds the scale
 
 
 def test_categorical_is_that_of_torch():
@@ -74,7 +74,10 @@ def test_categorical_is_that_of_torch():
 
 
 def test_discretized_logistic_gives_each_grey_the_mass_of_its_bin():
-    """By differences of the logistic's distribution function in double precision; the 256 bins hold all of it."""
+    """The expected masses are differences of the logistic distribution function, in double precision.
+
+    The masses of the 256 bins sum to one.
+    """
     mean, log_t = torch.tensor([0.3, 0.8, 0.02]).double(), torch.tensor([-3.0, -1.0, -4.5]).double()
     base = torch.distributions.Uniform(torch.zeros(3).double(), torch.ones(3).double())
     transforms = [torch.distributions.SigmoidTransform().inv, torch.distributions.AffineTransform(mean, log_t.exp())]
@@ -99,7 +102,7 @@ def test_discretized_logistic_stays_finite_far_from_its_mean():
 
 @pytest.mark.parametrize("size", [(8, 8), (12, 9), (32, 28)])
 def test_ssim_is_that_of_torchmetrics(size):
-    """With its own window where that fits, and a smaller one of 7 or 9 pixels where it does not."""
+    """If the window does not fit the image, a smaller one of 7 or 9 pixels is used."""
     x, image = torch.rand(4, 3, *size), torch.rand(4, 3, *size)
     sigma, term = {8: 3.4 / 3.5, 9: 4.4 / 3.5, 28: 1.5}[min(size)], SSIM(1.5)
     expected = StructuralSimilarityIndexMeasure(reduction="none", sigma=sigma, data_range=1.0)(image, x)

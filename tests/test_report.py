@@ -1,4 +1,4 @@
-"""The table over runs, against numbers made up for it."""
+"""The table over runs, tested with made-up numbers."""
 
 import csv
 import io
@@ -22,7 +22,7 @@ LOSS = {("ae", 4): [3.0, 4.0, 5.5], ("ae", 8): [2.0, 2.1, 2.3], ("vae", 4): [9.0
 
 @pytest.fixture
 def runs(tmp_path):
-    """Finished runs with these losses, a seed each, and one that is not done."""
+    """The folder of finished runs with the losses in LOSS, one seed per loss, and of one run that is not done."""
     for (model, dim), losses in LOSS.items():
         for seed, loss in enumerate(losses):
             words = [f"model={model}", f"model.latent_dim={dim}", f"seed={seed}"]
@@ -53,7 +53,7 @@ def test_means_and_intervals_are_those_of_scipy(runs):
 def test_the_best_is_bold_and_knows_which_way_is_up(runs):
     rows = Report([runs], ["test/loss", "test/psnr"], "test/psnr").rows("<{}>")
     assert rows[0] == ["model", "model.latent_dim", "runs", "test/loss", "test/psnr"]
-    assert rows[1][:2] == ["vae", "4"], "the greatest psnr first"
+    assert rows[1][:2] == ["vae", "4"], "the greatest psnr comes first"
     bold = [(row[0], row[1], i) for row in rows[1:] for i in (3, 4) if row[i].startswith("<")]
     assert sorted(bold) == [("ae", "8", 3), ("vae", "4", 4)]
 
@@ -80,7 +80,7 @@ def test_markdown(runs):
 
 def test_a_paired_test_is_that_of_scipy(runs):
     text = Report([runs], ["test/loss"], None).paired("model=ae", "model=vae")
-    a, b = [3.0, 4.0, 5.5, 2.0], [9.0, 9.5, 9.1, 7.0]  # each seed and length that both have
+    a, b = [3.0, 4.0, 5.5, 2.0], [9.0, 9.5, 9.1, 7.0]  # one pair per seed and latent_dim that both have
     assert f"p = {stats.ttest_rel(a, b).pvalue:.3g}" in text
     assert "4 pairs" in text
     with pytest.raises(UserError, match="share 0 pairs"):

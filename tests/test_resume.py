@@ -1,4 +1,4 @@
-"""A run that was killed gives bit for bit what it would have given."""
+"""A run that was killed and resumed gives bit for bit what an uninterrupted run gives."""
 
 import csv
 import json
@@ -26,7 +26,7 @@ from aelab.training.complete import complete
 from aelab.training.fit import fit
 
 BASE = ("trainer.max_epochs=4", "data.batch_size=200", "noise=gaussian", "trainer.log_every_n_steps=3")
-STEPS = 7  # of an epoch
+STEPS = 7  # per epoch
 LONG = ("trainer.max_epochs=15", "noise=gaussian", "~callbacks.pictures")
 
 
@@ -35,7 +35,7 @@ class Killed(BaseException):
 
 
 class Kill(Callback):
-    """Ends training in the middle of a step, by a signal or as if the process had been killed."""
+    """Ends training at the start of a step. It sends the signal `number`, or raises Killed if that is None."""
 
     def __init__(self, step: int, number: int | None = None) -> None:
         self.step, self.number = step, number
@@ -79,7 +79,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Run:
 
 @pytest.fixture(scope="module")
 def cut(tmp_path_factory: pytest.TempPathFactory) -> Run:
-    """One that was killed in its second epoch."""
+    """A run of BASE that was killed in its second epoch."""
     return killed(tmp_path_factory.mktemp("resume") / "cut", list(BASE), Kill(STEPS + 2))
 
 
@@ -92,8 +92,10 @@ def killed(folder: Path, overrides: list[str], kill: Kill) -> Run:
 
 @pytest.mark.parametrize("name", names("model"))
 def test_every_model_goes_on_as_if_it_had_not_been_killed(name, tmp_path):
-    """Killed in the third epoch: it goes on from the end of the second. Told to stop: from that very step (of every
-    model in the base class's own loop, so three stand for all)."""
+    """A run that was killed in its third epoch goes on from the end of the second.
+
+    A run that was told to stop goes on from that very step. Most models share a training loop, so three stand for all.
+    """
     overrides = [*BASE, f"model={name}"]
     reference = trained(tmp_path / "whole", *overrides)
     ways = {"killed": None, "stopped": signal.SIGTERM} if name in ("vae", "aae", "vqvae") else {"killed": None}
@@ -123,14 +125,14 @@ def test_every_model_goes_on_as_if_it_had_not_been_killed(name, tmp_path):
     ids=lambda overrides: overrides[0],
 )
 def test_whatever_has_a_state(overrides, tmp_path):
-    """In the middle of an epoch, where all of it counts."""
+    """The run is stopped in the middle of an epoch, because there every part of the state counts."""
     overrides = [*BASE, *overrides]
     reference = trained(tmp_path / "whole", *overrides)
     run = killed(tmp_path / "killed", overrides, Kill(STEPS + 4, signal.SIGINT))
     assert run.status == "interrupted"
     complete(run)
     assert_same(run, reference)
-    assert not multiprocessing.active_children(), "a loader's workers end with it"
+    assert not multiprocessing.active_children(), "the workers of a loader must end with it"
 
 
 def test_killed_before_anything_was_saved(whole, tmp_path):
@@ -141,7 +143,7 @@ def test_killed_before_anything_was_saved(whole, tmp_path):
 
 
 def test_told_to_stop_in_the_last_step(whole, tmp_path):
-    """The state is that of the end, and what comes after training is left for when the line is typed again."""
+    """The checkpoint is that of finished training. Typing the line again only evaluates it."""
     run = killed(tmp_path / "stopped", list(BASE), Kill(4 * STEPS, signal.SIGTERM))
     assert not run.metrics
     complete(run)
@@ -163,7 +165,10 @@ def test_a_torn_checkpoint_falls_back_to_the_one_before(torn, whole, tmp_path):
 
 
 def test_a_moved_folder_and_a_strangers_paths(whole, tmp_path):
-    """The state holds the paths of best checkpoints: they are this folder's, and nothing elsewhere is removed."""
+    """A checkpoint names the paths of best checkpoints. The run looks for them in its own folder.
+
+    No file elsewhere is removed.
+    """
     run = killed(tmp_path / "killed", list(BASE), Kill(2 * STEPS + 2))
     victim = tmp_path / "victim.ckpt"
     victim.write_text("not yours")
@@ -194,7 +199,7 @@ def test_a_moved_folder_and_a_strangers_paths(whole, tmp_path):
     ],
 )
 def test_a_strangers_run_writes_nothing_elsewhere_and_runs_nothing(key, value, cut, tmp_path, monkeypatch):
-    """Neither does `resume` go on with it, nor `rerun` start it."""
+    """`resume` does not go on with it, and `rerun` does not start it."""
     monkeypatch.chdir(tmp_path)
     run = Run(shutil.copytree(cut.folder, tmp_path / "run"))
     config = OmegaConf.load(run.folder / "config.yaml")
@@ -206,7 +211,7 @@ def test_a_strangers_run_writes_nothing_elsewhere_and_runs_nothing(key, value, c
             act()
     after = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file() and path in before}
     changed = {path.name for path in before if before[path] != after.get(path)}
-    assert changed <= {"manifest.json"}, "which says that it failed"
+    assert changed <= {"manifest.json"}, "only the manifest may change, because it says that the run failed"
     assert not list(tmp_path.rglob("elsewhere*"))
 
 
@@ -249,13 +254,13 @@ def test_one_folder_is_trained_by_one_process(tmp_path):
         assert run.status == "running"
         done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
         assert "is being trained by another process" in done.stderr
-    assert run.status == "interrupted", "nobody holds it any more, and nobody said how it ended"
+    assert run.status == "interrupted", "no process holds the run, and the manifest does not say how it ended"
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["aae", "vqvae"])
 def test_a_process_killed_at_random(name, tmp_path):
-    """SIGKILL, twice, wherever it strikes; typed again each time."""
+    """SIGKILL ends the process twice, at random moments. The same line is typed again each time."""
     words = [sys.executable, "-m", "aelab", "train", f"model={name}", *LONG, "name=it", f"paths.log_dir={tmp_path}"]
     folder = tmp_path / "it" / "run"
     words += [f"hydra.run.dir={folder}"]

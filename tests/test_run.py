@@ -1,4 +1,4 @@
-"""A run folder is enough: everything comes back from it, and nothing that was written is lost."""
+"""Everything comes back from a run folder, and nothing that was written is lost."""
 
 import json
 import shutil
@@ -44,7 +44,7 @@ def test_a_run_leaves_what_was_promised(vae_run):
 
 
 def test_a_run_keeps_how_its_code_differed_from_the_commit(tmp_path, monkeypatch):
-    """In a repository of its own, so that it does not hang on the state of this one."""
+    """The test makes a repository of its own, so it does not depend on the state of this one."""
     config, _ = compose("train", [])
     source = tmp_path / "code.py"
     source.write_text("a = 1\n")
@@ -82,7 +82,7 @@ def test_tensorboard_has_scalars_images_and_hyperparameters(vae_run):
         "train/kl",
         "val/loss",
         "test/mse",
-    }  # test/… came with hyperparameters
+    }  # test/… is logged together with the hyperparameters
     assert tags["images"] == {"progress", "samples", "kl_per_unit"}
 
 

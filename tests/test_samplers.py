@@ -1,4 +1,4 @@
-"""Densities fitted to codes: that they are fitted, and what they are refused for."""
+"""Samplers fit a density to the codes of a model. They refuse a model that they cannot serve."""
 
 import numpy as np
 import pytest
@@ -23,7 +23,7 @@ def test_moments_of_what_is_drawn(sampler):
     drawn = sampler.draw(codes, 4000)
     assert np.allclose(drawn.mean(0), codes.mean(0), atol=0.1)
     assert np.allclose(np.cov(drawn.T), np.cov(codes.T), atol=0.2)
-    assert np.array_equal(drawn, sampler.draw(codes, 4000)), "the same twice"
+    assert np.array_equal(drawn, sampler.draw(codes, 4000)), "a second draw must be the same"
 
 
 def test_a_mixture_finds_two_heaps_and_one_normal_does_not():
@@ -49,7 +49,7 @@ def test_images_of_a_model(sampler, model, tmp_path):
 
 
 def test_a_recurrent_net_learns_how_indices_follow_each_other(vqvae):
-    """Every training image gets the same map of indices: what is drawn is that map."""
+    """Every training image gets the same map of indices, so nearly every draw must be that map."""
     subject = Trained(vqvae.model, vqvae.data, vqvae.device)
     pattern = torch.arange(4).view(1, 2, 2)
     subject.model.indices = lambda x: pattern.expand(len(x), -1, -1)

@@ -55,7 +55,10 @@ def test_codes_that_no_layer_can_rebuild_are_refused(tmp_path):
 
 
 def test_a_frozen_classifier_is_logistic_regression_on_the_codes(layer, tmp_path):
-    """With the same penalty: the mean over n images + w |W|² has the minimum of scikit-learn's with C = 1 / (2 n w)."""
+    """Both have the same penalty.
+
+    The mean error over n images plus w |W|² has the minimum of scikit-learn's loss with C = 1 / (2 n w).
+    """
     run = finetuned(
         layer, tmp_path / "run", "model.freeze=true", "model.weight_decay=1e-3", "optimizer=lbfgs",
         "data.batch_size=2000", "trainer.max_epochs=15", "optimizer.max_iter=100",
@@ -86,11 +89,14 @@ def test_any_encoder_can_be_fine_tuned(choice, tmp_path):
     assert {"head.weight", "head.bias"} <= trainable
     assert not any(".decoder." in name for name in trainable)
     moved = not torch.equal(after.features(x), z)
-    assert moved == (choice != "model=vqvae")  # whose codes are looked up: no gradient reaches the encoder
+    assert moved == (choice != "model=vqvae")  # its codes are looked up, so no gradient reaches the encoder
 
 
 def test_stages_stand_on_each_other_and_complete(tmp_path, monkeypatch):
-    """Two layers, a head, the whole. Cut in the third stage and typed again, what was done is not trained again."""
+    """The stages are two layers, a classifier on frozen codes, and a classifier that trains the whole net.
+
+    The run is cut in its third stage. When it completes, it does not train again what was done.
+    """
     stages = ["layer_2=layer", "head=classifier", "whole=classifier"]
     overrides = [*SIGMOID, "trainer.max_epochs=2", *(f"+stages@stages.{stage}" for stage in stages)]
     overrides += ["++stages.layer_2.model.latent_dim=7", "++stages.layer_2.noise._target_=aelab.noise.NoNoise"]
@@ -111,7 +117,7 @@ def test_stages_stand_on_each_other_and_complete(tmp_path, monkeypatch):
     assert complete(run) == run.metrics["whole/val/error"]
     assert [(run.folder / name / "checkpoints/best.ckpt").stat().st_mtime_ns for name in ("", "layer_2")] == was
 
-    moved = run.folder.rename(tmp_path / "moved")  # a run with its stages is a folder like any other
+    moved = run.folder.rename(tmp_path / "moved")  # a run with stages may be moved like any other
     first, second, head, whole = (load(moved / name) for name in ("", "layer_2", "head", "whole"))
     x = torch.rand(4, 1, 8, 8)
     z = second.encode(first.encode(x)[:, None, None])
@@ -122,7 +128,7 @@ def test_stages_stand_on_each_other_and_complete(tmp_path, monkeypatch):
     numbers = json.loads((moved / "metrics.json").read_text())
     assert numbers["whole/test/error"] == Run(moved / "whole").metrics["test/error"]
     assert numbers["whole/test/loss"] < numbers["head/test/loss"]
-    assert len(Report([moved], ["whole/test/error"], None).settings) == 1, "a stage is no run of its own"
+    assert len(Report([moved], ["whole/test/error"], None).settings) == 1, "a stage must not count as a run of its own"
 
 
 def test_finetune_from_the_command_line(layer, run_ae, tmp_path):

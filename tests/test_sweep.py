@@ -1,4 +1,4 @@
-"""Sweeps that complete when the same line is typed again."""
+"""A sweep completes when its line is typed again."""
 
 import json
 import os
@@ -31,7 +31,7 @@ def ae(*words: str, folder: Path, code: int = 0) -> subprocess.CompletedProcess:
 
 
 def killed(words: list[str], folder: Path, until) -> None:
-    """Typed, and the whole process group killed when `until` says so."""
+    """Type a line, and kill the whole process group when `until` returns true."""
     process = subprocess.Popen(
         [*AE, *words], cwd=folder, start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )
@@ -42,7 +42,7 @@ def killed(words: list[str], folder: Path, until) -> None:
 
 
 def ends(sweep: Path) -> dict[str, str]:
-    """When each job that is done was done."""
+    """Return the time at which each finished job ended."""
     manifests = {path.parent.name: json.loads(path.read_text()) for path in sweep.glob("*/manifest.json")}
     return {name: manifest["ended"] for name, manifest in manifests.items() if manifest["status"] == "done"}
 
@@ -61,7 +61,7 @@ def test_a_sweep_that_is_killed_three_times_completes(tmp_path):
     assert f"12 jobs, {len(done)} done" in said
     final = ends(tmp_path / "logs/s")
     assert len(final) == 12
-    assert done.items() <= final.items(), "a job that was done was not trained again"
+    assert done.items() <= final.items(), "a job that was done must not be trained again"
     ae(*words[:2], "name=whole", *words[3:], folder=tmp_path)
     tables = [Report([tmp_path / "logs" / name], [], None).csv() for name in ("s", "whole")]
     assert tables[0] == tables[1]
@@ -81,7 +81,7 @@ def test_failures_are_named_and_tried_again(tmp_path):
     assert "holds a sweep over" in other.stderr
     mistyped = ae("train", "-m", "name=t", "model=ae,vea", folder=tmp_path, code=1)
     assert "did you mean 'vae'" in mistyped.stderr
-    assert not list((tmp_path / "logs").glob("t/*/config.yaml")), "it is noticed before anything is trained"
+    assert not list((tmp_path / "logs").glob("t/*/config.yaml")), "a mistake must be noticed before any training"
 
 
 @pytest.mark.slow
@@ -116,7 +116,7 @@ def test_a_search_goes_on_toward_its_total(tmp_path):
         run = Run(tmp_path / "logs/s" / trial.user_attrs["folder"])
         assert trial.value == run.manifest["score"]
         assert run.config.optimizer.lr == trial.params["optimizer.lr"]
-    assert "6 trials" in ae(*words, folder=tmp_path).stdout, "and no more"
+    assert "6 trials" in ae(*words, folder=tmp_path).stdout, "a finished search must run no more trials"
 
 
 @pytest.mark.slow

@@ -1,4 +1,4 @@
-"""Wrong values, for every key of every group, by one mechanism."""
+"""One mechanism notices wrong values for every key of every group."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -76,9 +76,9 @@ CHOICES = [
 
 @pytest.mark.parametrize("choice", CHOICES)
 def test_a_wrong_value_of_any_key_is_noticed(choice):
-    """Each key of each choice is given what cannot be meant: a list of a mapping for a plain value, a word for a list.
+    """Each key of each choice is given a value that cannot be meant.
 
-    The configs as they are pass.
+    A plain value is replaced by a list of a mapping, and a list by a word. The configs pass as they are.
     """
     plain = yaml.safe_load(frozen.freeze(compose("train", [choice])[0]))
     group = choice.partition("=")[0]
@@ -94,7 +94,7 @@ def test_a_wrong_value_of_any_key_is_noticed(choice):
                 values.check({name: wrong}, types, f"{key}.")
             checked += 1
     own = str(plain[group].get("_target_", "")).startswith("aelab.")
-    assert checked or not own or len(plain[group]) == 1, "its annotations say nothing"
+    assert checked or not own or len(plain[group]) == 1, "the annotations of this class give no type to check"
 
 
 def test_the_key_that_was_typed_is_named():

@@ -1,4 +1,4 @@
-"""The pictures of a run: which are made, where they go, and what is said where there is nothing to draw."""
+"""The pictures of a run: which are made, where they go, and what is said if there is nothing to draw."""
 
 import contextlib
 
@@ -41,7 +41,7 @@ def test_pictures_are_files_and_in_tensorboard(own_run, monkeypatch):
     assert set(drawn) == set(known())
     for picture in drawn:
         image = np.asarray(Image.open(own_run.folder / "figures" / f"{picture}.png").convert("L"))
-        assert image.std() > 5, "not a blank sheet"
+        assert image.std() > 5, "the picture is blank"
         assert (own_run.folder / "figures" / f"{picture}.pdf").read_bytes().startswith(b"%PDF")
     board = EventAccumulator(str(own_run.folder / "tensorboard"), size_guidance={"images": 0}).Reload()
     assert {f"visualize/{picture}" for picture in drawn} <= set(board.Tags()["images"])
@@ -60,7 +60,7 @@ def test_only_what_was_asked_for(own_run):
 
 
 def test_a_code_of_two_units(tmp_path):
-    """Of a code of two units the manifold is that code's own plane."""
+    """A code of two units has a manifold and a plane, but no picture in three dimensions."""
     run = trained(tmp_path / "run", "model.latent_dim=2", "trainer.max_epochs=1")
     assert draw(run, ["manifold", "latent_2d"]) == ["manifold", "latent_2d"]
     with pytest.raises(Unsupported, match="fewer than three units"):

@@ -62,7 +62,7 @@ def classifier(trained: Trained) -> Classifier:
     data = trained.data
     if data.num_classes is None or data.num_classes < 2:
         raise Unsupported(
-            "samples are compared in the features of a classifier of the labels, and the data have fewer than two classes"
+            "samples are compared in the features of a classifier, and the data have fewer than two classes"
         )
     path = cache() / f"classifier-v{VERSION}-{_key(data)}.pt"
     net = Classifier(data.shape[0], data.num_classes).to(trained.device)

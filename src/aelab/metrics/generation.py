@@ -96,7 +96,7 @@ def frechet(extractor: nn.Module | int, real: Tensor, fake: Tensor, device: torc
         distance = FrechetInceptionDistance(extractor, normalize=True).to(device)
     except Exception as error:
         raise UserError(
-            f"Inception's weights cannot be loaded ({' '.join(str(error).split())}): after `pip install torch-fidelity` "
+            f"Inception's weights cannot be loaded ({' '.join(str(error).split())}): with `pip install torch-fidelity` "
             f"they are downloaded once, as {torch.hub.get_dir()}/checkpoints/{WEIGHTS}; to do without them type "
             "metrics.generation.inception=false"
         ) from error
