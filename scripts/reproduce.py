@@ -7,8 +7,8 @@
     python scripts/reproduce.py --guard                       a short run of each against the band that such runs had
 
 docs/papers/NAME.yaml states the rows of an experiment and what was published. A row is an ordinary sweep over its
-seeds, so the same line, typed again, completes it. Numbers are collected in docs/reproduction.json. docs/reproduction.md and
-the table in README.md are made from it.
+seeds, so the same line, typed again, completes it. Numbers are collected in docs/reproduction.json. From that file
+docs/reproduction.md and the table in README.md are made.
 """
 
 import argparse

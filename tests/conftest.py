@@ -24,7 +24,6 @@ from aelab.composition import build
 from aelab.composition import compose as composing
 from aelab.composition.compose import configs
 from aelab.data.base import Images
-from aelab.errors import UserError
 from aelab.models.base import Autoencoder
 from aelab.runs.run import Run
 from aelab.training.complete import complete
@@ -51,16 +50,6 @@ def compose(verb: str, overrides=()) -> tuple[DictConfig, dict]:
 
 def model(*overrides: str) -> Autoencoder:
     return build.model(compose("train", overrides)[0])
-
-
-def composed(*overrides: str) -> Autoencoder:
-    """Build a model, or skip the test if the combination is refused. The refusal must say what to type."""
-    try:
-        return model(*overrides)
-    except UserError as refusal:
-        if not re.search(r"net=|reconstruction=", str(refusal)):
-            raise
-        pytest.skip(str(refusal))
 
 
 def data(*overrides: str) -> Images:

@@ -67,7 +67,7 @@ def test_a_code_of_two_units(tmp_path):
         draw(run, ["latent_3d"])
 
 
-def test_every_picture_is_named_in_the_docs():
+def test_which_figures_there_are():
     assert set(known()) == ALWAYS | OF_VECTORS | {"robustness"}
 
 
