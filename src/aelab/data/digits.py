@@ -1,7 +1,7 @@
-"""The 1,797 handwritten digits of 8×8 pixels that scikit-learn carries: nothing to download.
+"""The 1,797 handwritten digits of 8×8 pixels that scikit-learn carries. Nothing is downloaded.
 
 E. Alpaydin & C. Kaynak, Optical Recognition of Handwritten Digits, UCI, 1998 (its test set). They have no official
-split of their own: 360 images are kept as the test split, always the same ones.
+split, so 360 images are the test split, always the same ones.
 """
 
 import torch

@@ -1,4 +1,4 @@
-"""Data sets of torchvision: read from disk, downloaded once where they are absent."""
+"""Data sets of torchvision. They are read from the disk, and downloaded once if they are absent."""
 
 from pathlib import Path
 from typing import Any
@@ -7,9 +7,9 @@ from aelab.errors import UserError
 
 
 def from_torchvision(source: Any, root: str, train: bool) -> Any:
-    """The torchvision data set `source`, with its checksums.
+    """Return the torchvision data set `source`, whose checksums torchvision compares.
 
-    Raises UserError where it is absent and cannot be downloaded, or where a file is broken.
+    Raises UserError if it is absent and cannot be downloaded, or if a file is broken.
     """
     name, folder = source.__name__, Path(root).resolve()
     try:

@@ -1,9 +1,9 @@
 """A folder of your own images: `ae train data=folder data.root=pictures data.shape=[3,64,64]`.
 
     root/train/CLASS/*.png and root/test/CLASS/*.png        the test split is yours
-    root/CLASS/*.png or root/*.png                          a fixed tenth of the images is kept for the test
+    root/CLASS/*.png or root/*.png                          a fixed tenth of the images is the test split
 
-Sub-folders are classes, in the order of their names; images without sub-folders are all of class 0.
+Sub-folders are classes, in the order of their names. Images without sub-folders are all of class 0.
 """
 
 from collections.abc import Sequence
@@ -27,7 +27,7 @@ SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", "
 @dataclass(eq=False, kw_only=True)
 class Folder(Images):
     resize: bool
-    """Bring every image to the declared size: scale its shorter side, cut out the centre."""
+    """Whether to bring every image to the declared size. Its shorter side is scaled, and the centre is cut out."""
 
     def read(self, train: bool) -> tuple[Pixels, Tensor]:
         root = Path(self.root).expanduser()
@@ -62,13 +62,13 @@ class Folder(Images):
         return paths
 
     def _class(self, path: Path, root: Path, given: bool) -> str:
-        """The first sub-folder under the root or the split; empty without one."""
+        """Return the first sub-folder under the root or the split, or an empty string without one."""
         parts = path.relative_to(root).parts[1 if given else 0 :]
         return parts[0] if len(parts) > 1 else ""
 
 
 class Files:
-    """Image files as uint8 (C, H, W), read when they are asked for."""
+    """Image files, read as uint8 (C, H, W) when they are asked for."""
 
     def __init__(self, paths: Sequence[Path], shape: tuple[int, int, int], resize: bool, threshold: bool) -> None:
         self.paths, self.shape, self.resize, self.threshold = paths, tuple(shape), resize, threshold
@@ -96,5 +96,5 @@ class Files:
         return (pixels >= 128).to(torch.uint8) * 255 if self.threshold else pixels
 
     def __repr__(self) -> str:
-        """What identifies the files without reading them: names and sizes."""
+        """Return the names and sizes, which identify the files without reading them."""
         return repr([(path.name, path.stat().st_size) for path in self.paths])

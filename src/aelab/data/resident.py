@@ -1,4 +1,4 @@
-"""The loader for data that fits: uint8 images live on the training device, a batch is one index and one scaling."""
+"""The loader for data that fits on the training device. A batch is one index into uint8 images, and one scaling."""
 
 from collections.abc import Iterator
 

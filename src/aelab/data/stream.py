@@ -1,4 +1,4 @@
-"""The loader for data that does not fit: worker processes read the images of each batch from disk."""
+"""The loader for data that does not fit on the device. Worker processes read the images of each batch from disk."""
 
 from collections.abc import Iterator
 from dataclasses import replace
@@ -25,12 +25,12 @@ class Stream(Loader):
 
     def raw(self) -> Iterator[tuple[Tensor, Tensor, float]]:
         device = self.batch_sampler.indices.device
-        # Of its own, for the workers' batches come from another pass.
+        # A pass of its own, because the batches of the workers come from another one.
         weights = (weight for _, weight in replace(self.batch_sampler))
         try:
             for (pixels, y), weight in zip(self.loader, weights, strict=True):
                 yield pixels.to(device, non_blocking=True), y.to(device, non_blocking=True), weight
-        except UserError as error:  # a worker's comes wrapped in the worker's traceback
+        except UserError as error:  # that of a worker comes wrapped in its traceback
             raise UserError(str(error).rsplit("UserError: ")[-1].strip()) from error
 
 
@@ -43,7 +43,7 @@ class _Labelled(Dataset[tuple[Tensor, Tensor]]):
 
 
 class _Batches:
-    """An Order as lists of numbers, as a DataLoader wants them."""
+    """The batches of an Order as lists of numbers, which a DataLoader takes."""
 
     def __init__(self, order: Order) -> None:
         self.order = order

@@ -47,7 +47,13 @@ def curves(report: "Report") -> Figure:
             continue
         at = range(1, epochs + 1)
         values = [[run[epoch] for run in runs] for epoch in range(epochs)]
-        axes.plot(at, [statistics.fmean(v) for v in values], color=colour, label=label(report, setting))
+        axes.plot(
+            at,
+            [statistics.fmean(v) for v in values],
+            color=colour,
+            marker="." if epochs < 20 else "",
+            label=label(report, setting),
+        )
         axes.fill_between(at, [min(v) for v in values], [max(v) for v in values], color=colour, alpha=0.2, linewidth=0)
     axes.set(xlabel="epoch", ylabel="val/loss")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))

@@ -1,8 +1,9 @@
-"""A net is a recipe: it knows the shape of an image and its own sizes, and is asked for an encoder or a decoder.
+"""A net is a recipe. It knows the shape of an image and its own sizes, and builds encoders and decoders.
 
-It hears of no objective: a model asks for the widths that it needs, `net.encoder(2 * latent_dim)` for a VAE. No layer
-may couple the images of a batch (GroupNorm, never BatchNorm), so that per-image Jacobians exist and training and test
-compute one function; and every layer can be differentiated twice, for the models that penalise a derivative.
+It knows nothing of the objective. A model asks for the widths that it needs: a VAE asks for
+`net.encoder(2 * latent_dim)`. No layer may couple the images of a batch (GroupNorm, never BatchNorm). So a Jacobian per
+image exists, and training and test compute one function. Every layer can be differentiated twice, because some models
+penalise a derivative.
 """
 
 from typing import Protocol
@@ -15,7 +16,7 @@ from aelab.errors import did_you_mean
 
 
 class Net(Protocol):
-    """Implementations are frozen dataclasses: `shape` first, then sizes."""
+    """What a model asks of a net. Implementations are frozen dataclasses with `shape` first, then sizes."""
 
     shape: tuple[int, int, int]
     """C, H, W of an image."""
@@ -48,9 +49,9 @@ def joined(x: Tensor, *extra: Tensor) -> Tensor:
 
 
 def activation(name: str, key: str = "net.activation") -> nn.Module:
-    """The activation of torch.nn by its name there, such as ReLU, GELU, Tanh, Sigmoid, or Identity for none.
+    """Return the activation of torch.nn with this name, such as ReLU, GELU, Tanh, Sigmoid, or Identity for none.
 
-    Raises ValueError, naming the config's key, for a name that torch.nn does not have.
+    Raises ValueError for a name that torch.nn does not have. `key` is the config key that the message names.
     """
     known = (*activations.__all__, "Identity")
     if name not in known:
@@ -61,7 +62,7 @@ def activation(name: str, key: str = "net.activation") -> nn.Module:
 
 
 def halvings(shape: tuple[int, int, int], n: int) -> list[tuple[int, int]]:
-    """Height and width of an image and of its maps after each of `n` halvings, odd sizes rounded up."""
+    """Return height and width of an image, and of its maps after each of `n` halvings. Odd sizes are rounded up."""
     sizes = [(shape[1], shape[2])]
     for _ in range(n):
         height, width = sizes[-1]

@@ -1,4 +1,4 @@
-"""A codebook: vectors by their index, and the index of the nearest to a vector."""
+"""A codebook of vectors, which are looked up by index, and found as the nearest to a vector."""
 
 import torch
 import torch.nn.functional as F
@@ -6,10 +6,10 @@ from torch import Tensor, distributed, nn
 
 
 class Codebook(nn.Module):
-    """`size` entries of `dim` numbers, which are parameters, or with `ema` follow the vectors that choose them.
+    """`size` entries of `dim` numbers. They are parameters or, with `ema`, follow the vectors that choose them.
 
-    An entry that nobody chose for `revive_after` training steps is placed anew on a vector of the batch; at the start
-    all are, so that the codebook begins where the codes are. Zero: never.
+    An entry that no vector chose for `revive_after` training steps is moved to a vector of the batch; 0 turns this off.
+    At the start all entries are moved, so that the codebook begins where the codes are.
     """
 
     entries: Tensor
@@ -22,9 +22,9 @@ class Codebook(nn.Module):
         self.ema, self.decay, self.revive_after = ema, decay, revive_after
         entries = torch.randn(size, dim)
         self.entries = nn.Buffer(entries) if ema else nn.Parameter(entries)
-        self.counts = nn.Buffer(torch.ones(size))  # running number of vectors that chose an entry
+        self.counts = nn.Buffer(torch.ones(size))  # running number of vectors that chose each entry
         self.totals = nn.Buffer(entries.clone())  # and their running sum
-        self.idle = nn.Buffer(torch.full((size,), revive_after))  # steps since it was chosen
+        self.idle = nn.Buffer(torch.full((size,), revive_after))  # steps since an entry was chosen
 
     def forward(self, indices: Tensor) -> Tensor:
         """(B, h, w) -> the entries (B, dim, h, w)."""
@@ -37,7 +37,7 @@ class Codebook(nn.Module):
 
     @torch.no_grad()
     def revive(self, h: Tensor) -> None:
-        """Place the entries that are long idle on vectors of `h`."""
+        """Move the entries that were idle too long to vectors of `h`, drawn at random."""
         if not self.revive_after:
             return
         vectors = self._vectors(h)
@@ -51,7 +51,7 @@ class Codebook(nn.Module):
 
     @torch.no_grad()
     def follow(self, h: Tensor, indices: Tensor) -> None:
-        """Count the choices of a training step and, with `ema`, move each entry to the mean of what chose it."""
+        """Count the choices of a training step. With `ema`, move each entry to the running mean of what chose it."""
         n = torch.bincount(indices.flatten(), minlength=len(self.entries)).to(self.counts)
         sums = torch.zeros_like(self.totals).index_add_(0, indices.flatten(), self._vectors(h))
         if distributed.is_initialized():

@@ -1,4 +1,4 @@
-"""Convolutions down to the code and back up: any height, width and channel count."""
+"""Convolutions down to the code and back up, for any height, width and number of channels."""
 
 import math
 from collections.abc import Sequence
@@ -13,11 +13,11 @@ from aelab.nets.base import Encoder, Net, activation, halvings
 
 @dataclass(frozen=True)
 class Conv(Net):
-    """One 3×3 convolution for each of `channels`, each to half the size; a linear layer between last map and code.
+    """One 3×3 convolution to half the size for each of `channels`, and a linear layer between last map and code.
 
-    `down`: by a stride of 2, or by max-pooling. `up`: by a transposed convolution, or by nearest upsampling before a
-    convolution, which leaves no checkerboard (Odena, Dumoulin & Olah, 2016). `between`: convolutions that keep size and
-    channels, after each halving but the last, and after each doubling but the last.
+    `down` halves by a stride of 2 or by max-pooling. `up` doubles by a transposed convolution, or by nearest upsampling
+    before a convolution, which leaves no checkerboard (Odena, Dumoulin & Olah, 2016). `between` is the number of
+    convolutions that keep size and channels, after each halving but the last, and after each doubling but the last.
     """
 
     shape: tuple[int, int, int]
@@ -60,7 +60,7 @@ class Conv(Net):
             if self.up == "upsample":
                 layers += [nn.Upsample(size=(height, width)), nn.Conv2d(inputs, outputs, 3, padding=1)]
             else:
-                # 2n - 1 pixels without output padding, 2n with one row or column of it: every size is met exactly.
+                # Without output padding n becomes 2n - 1, with it 2n. So every size is met exactly.
                 padding = ((height + 1) % 2, (width + 1) % 2)
                 layers += [nn.ConvTranspose2d(inputs, outputs, 3, stride=2, padding=1, output_padding=padding)]
         return nn.Sequential(*layers)

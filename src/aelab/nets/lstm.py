@@ -1,7 +1,7 @@
-"""An image as a sequence of its rows, read and written by an LSTM.
+"""An LSTM that reads and writes an image as a sequence of its rows.
 
-Hochreiter & Schmidhuber, Long short-term memory, 1997; sequence autoencoders of Srivastava et al., 2015. Cells in a
-loop, because torch's fused LSTM cannot be differentiated twice.
+Hochreiter & Schmidhuber, Long short-term memory, 1997; sequence autoencoders of Srivastava et al., 2015. The cells
+run in a loop, because torch's fused LSTM cannot be differentiated twice.
 """
 
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ from aelab.nets.base import Net, joined
 
 
 class Cells(nn.Module):
-    """A stack of LSTM cells. A state is the hidden and the cell vector of each layer, each (B, hidden_dim)."""
+    """A stack of LSTM cells. Its state is the hidden and the cell vector of each layer, each (B, hidden_dim)."""
 
     def __init__(self, in_dim: int, hidden_dim: int, layers: int) -> None:
         super().__init__()
@@ -30,7 +30,7 @@ class Cells(nn.Module):
 
 
 class Encoder(nn.Module):
-    """(B, C, H, W) -> (B, out_dim): from the last hidden vector after all rows."""
+    """(B, C, H, W) -> (B, out_dim). The code follows from the last hidden vector after all rows."""
 
     def __init__(self, row: int, hidden_dim: int, layers: int, out_dim: int) -> None:
         super().__init__()
@@ -48,7 +48,7 @@ class Encoder(nn.Module):
 
 
 class Decoder(nn.Module):
-    """(B, in_dim) -> (B, C, H, W): the code starts the state and is read at every row."""
+    """(B, in_dim) -> (B, C, H, W). The code sets the first state, and is read at every row."""
 
     def __init__(self, shape: tuple[int, int, int], hidden_dim: int, layers: int, in_dim: int) -> None:
         super().__init__()
@@ -70,7 +70,7 @@ class Decoder(nn.Module):
 
 @dataclass(frozen=True)
 class LSTM(Net):
-    """`layers` of `hidden_dim` cells on each side."""
+    """Encoder and decoder of `layers` layers, each with `hidden_dim` cells."""
 
     shape: tuple[int, int, int]
     hidden_dim: int

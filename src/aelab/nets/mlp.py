@@ -1,4 +1,4 @@
-"""Fully connected layers: flatten, hidden layers, code; and back in mirrored order."""
+"""Fully connected layers from the flattened image to the code, and back in mirrored order."""
 
 import math
 from collections.abc import Sequence
@@ -14,13 +14,13 @@ from aelab.nets.base import Encoder, Net, activation
 
 @dataclass(frozen=True)
 class MLP(Net):
-    """`hidden_dims` from the image to the code; the decoder goes through them backwards. Empty: one linear layer.
+    """`hidden_dims` are the widths from the image to the code. The decoder has them in reverse.
 
-    `tied`: the decoder's matrices are the transposed ones of the encoder that this recipe built last. Its decoder then
-    takes what the encoder gives, no more and no less, or ValueError is raised.
+    `tied`: the decoder's matrices are the transposed matrices of the encoder that this recipe built last. Raises
+    ValueError if the decoder's input or output then has another width than the encoder's output or input.
 
-    `init`: `torch`, what torch.nn.Linear does by itself; `glorot`, W ~ U(±sqrt(6 / (inputs + outputs))) and b = 0
-    (Glorot & Bengio, 2010, equation 16); or `glorot_4`, four times that, which makes up for the slope of a sigmoid.
+    `init`: `torch` is the default of torch.nn.Linear. `glorot` is W ~ U(±sqrt(6 / (inputs + outputs))) and b = 0
+    (Glorot & Bengio, 2010, equation 16). `glorot_4` is four times that, which compensates for the slope of a sigmoid.
     """
 
     shape: tuple[int, int, int]
@@ -60,7 +60,7 @@ class MLP(Net):
         return layer
 
     def _with_activations(self, layers: Sequence[nn.Module]) -> list[nn.Module]:
-        """After each layer but the last: normalisation, activation, dropout."""
+        """Return the layers with normalisation, activation and dropout after each one but the last."""
         result: list[nn.Module] = []
         for layer in layers[:-1]:
             result += [layer]
@@ -73,7 +73,7 @@ class MLP(Net):
 
 
 class Transposed(nn.Module):
-    """x -> x W + b, with the matrix of another linear layer, x -> x Wᵀ + …, and a bias of its own."""
+    """x -> x W + b. W belongs to another linear layer, which computes x Wᵀ. The bias is its own."""
 
     def __init__(self, layer: nn.Linear) -> None:
         super().__init__()

@@ -1,7 +1,7 @@
 """Residual blocks with the activation first, down to the code and back up.
 
-He, Zhang, Ren & Sun, Identity mappings in deep residual networks, 2016; GroupNorm of Wu & He, 2018, in the place of
-BatchNorm, which would couple the images of a batch.
+He, Zhang, Ren & Sun, Identity mappings in deep residual networks, 2016. GroupNorm (Wu & He, 2018) takes the
+place of BatchNorm, which would couple the images of a batch.
 """
 
 import math
@@ -32,15 +32,15 @@ class Block(nn.Module):
 
 
 def normed(channels: int, groups: int, act: str) -> list[nn.Module]:
-    """Normalisation, in as many of `groups` groups as divide the channels, and activation."""
+    """Return a normalisation and an activation. The number of groups is the gcd of `groups` and `channels`."""
     return [nn.GroupNorm(math.gcd(groups, channels), channels), activation(act)]
 
 
 @dataclass(frozen=True)
 class ResNet(Net):
-    """For each of `channels` a convolution to half the size and `blocks` residual blocks; a linear layer to the code.
+    """A convolution to half the size and `blocks` residual blocks for each of `channels`, then a linear layer.
 
-    The decoder mirrors it, with nearest upsampling: any height, width and channel count.
+    The decoder mirrors this with nearest upsampling. Any height, width and number of channels will do.
     """
 
     shape: tuple[int, int, int]

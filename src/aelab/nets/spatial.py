@@ -1,4 +1,4 @@
-"""Convolutions and residual blocks whose code is a stack of maps, not a vector: for a model with spatial codes.
+"""Convolutions and residual blocks whose code is a stack of maps, for models that take maps.
 
 The net pair of van den Oord, Vinyals & Kavukcuoglu, Neural discrete representation learning, 2017, section 4.1.
 """
@@ -15,7 +15,7 @@ from aelab.nets.resnet import Block
 
 @dataclass(frozen=True)
 class Spatial(Net):
-    """Each of `channels` halves the size; `blocks` residual blocks at the size of the code, before and after it."""
+    """Each of `channels` halves the size. `blocks` residual blocks stand before the code, and as many after it."""
 
     shape: tuple[int, int, int]
     channels: Sequence[int]

@@ -1,7 +1,7 @@
-"""Patches of an image to one code and back, by attention between them.
+"""A transformer from the patches of an image to one code, and back.
 
-Dosovitskiy et al., An image is worth 16x16 words, 2021: a learned token collects the code; in the decoder every patch
-has a learned query, to which the code is added. Sizes that `patch_size` does not divide are padded, and cut again.
+A learned token collects the code, as in Dosovitskiy et al., An image is worth 16x16 words, 2021. In the decoder every
+patch has a learned query, to which the code is added. Sizes that `patch_size` does not divide are padded, and cropped.
 """
 
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ from aelab.nets.base import Net, joined
 
 
 class Block(nn.Module):
-    """(B, tokens, dim) -> the same: attention and a two-layer net, each normalised before and added to its input."""
+    """(B, tokens, dim) -> the same. Attention and a two-layer net, each after a LayerNorm and added to its input."""
 
     def __init__(self, dim: int, heads: int) -> None:
         super().__init__()
@@ -24,7 +24,7 @@ class Block(nn.Module):
 
     def forward(self, tokens: Tensor) -> Tensor:
         normed = self.norm(tokens)
-        # Asked for its weights, attention takes the road that can be differentiated twice.
+        # With need_weights, torch computes attention by operations that can be differentiated twice.
         tokens = tokens + self.attention(normed, normed, normed, need_weights=True)[0]
         out: Tensor = tokens + self.mlp(tokens)
         return out
@@ -43,7 +43,7 @@ class Encoder(nn.Module):
         x, size = joined(x, *extra), self.patch_size
         x = F.pad(x, (0, -x.shape[3] % size, 0, -x.shape[2] % size))
         patches = self.embed(F.unfold(x, size, stride=size).transpose(1, 2))
-        # The first token sees no patch of its own: there the code is collected.
+        # The first token has no patch of its own, and collects the code.
         tokens = F.pad(patches, (0, 0, 1, 0)) + self.positions
         code: Tensor = self.code(self.blocks(tokens)[:, 0])
         return code
@@ -69,7 +69,7 @@ class Decoder(nn.Module):
 
 @dataclass(frozen=True)
 class Transformer(Net):
-    """Square patches of `patch_size` pixels a side, tokens of `dim` numbers, `depth` blocks on each side."""
+    """Square patches with sides of `patch_size` pixels, tokens of `dim` numbers, `depth` blocks on each side."""
 
     shape: tuple[int, int, int]
     patch_size: int
