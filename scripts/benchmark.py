@@ -115,7 +115,7 @@ def ae(config: DictConfig, data: Images, device: torch.device, choices: dict[str
 
 
 class Pictures(Dataset[tuple[Tensor, int]]):
-    """What torchvision's data sets do: an array becomes a PIL image, and that a float tensor."""
+    """Does what torchvision's data sets do: an array becomes a PIL image, and that becomes a float tensor."""
 
     def __init__(self, images: Any, labels: Tensor) -> None:
         self.images, self.labels = images, labels

@@ -1,4 +1,4 @@
-"""Every model of the zoo killed by SIGKILL at random steps, and gone on with, against a run that was not killed.
+"""Kills runs of every model by SIGKILL at random steps, goes on with them, and compares with runs that were not killed.
 
     python scripts/kill.py [--times 5] [vae aae ...] [data=mnist data.root=data trainer.max_epochs=3 ...]
 
@@ -55,12 +55,12 @@ def train(words: list[str], folder: Path) -> subprocess.Popen[bytes]:
 
 
 def count(folder: Path) -> int:
-    """How often a run was started."""
+    """Return how often a run was started."""
     return len(Run(folder).manifest.get("starts", [])) if (folder / "config.yaml").exists() else 0
 
 
 def is_same(a: Run, b: Run) -> bool:
-    """Every weight, bit for bit, and every number."""
+    """Return whether every weight, bit for bit, and every number of two runs are the same."""
     files = [[run.checkpoint(which) for which in ("best", "last")] for run in (a, b)]
     states = [[torch.load(path, weights_only=True)["state_dict"] for path in paths] for paths in files]
     pairs = zip(*states, strict=True)

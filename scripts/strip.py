@@ -1,4 +1,4 @@
-"""One row of reconstructions a run, all of the same test images: how runs compare at a glance.
+"""Draws one row of reconstructions per run, all of the same test images, to compare runs at a glance.
 
 python scripts/strip.py logs/zoo/* --output docs/zoo.png
 """

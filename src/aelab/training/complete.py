@@ -138,12 +138,14 @@ def _announce(run: Run, data: Images, model: Objective, chosen: Mapping[str, str
         data.num_classes,
         *(data.size(split) for split in ("train", "val", "test")),
     )
+    steps = f" or {config.trainer.max_steps} steps" if config.trainer.max_steps != -1 else ""
     log.info(
-        "device  %s × %s, precision %s, at most %s epochs of %s images a step",
+        "device  %s × %s, precision %s, at most %s epochs%s, %s images per step",
         count_processes(config.trainer),
         config.trainer.accelerator,
         config.trainer.precision,
         config.trainer.max_epochs,
+        steps,
         config.data.batch_size,
     )
     log.info("folder  %s", os.path.relpath(run.folder))

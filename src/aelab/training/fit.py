@@ -1,6 +1,7 @@
 """One fit of the model of a run, in this process, which may be one of several."""
 
 import csv
+import io
 import logging
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,6 +12,7 @@ from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from omegaconf import DictConfig
 
+from aelab.atomic import write_text
 from aelab.callbacks.best import ValidateAtMaxSteps
 from aelab.classifier import Softmax
 from aelab.composition import build
@@ -85,7 +87,8 @@ def _forget(logger: TensorBoardLogger | CSVLogger, steps: int) -> None:
     writer = logger.experiment  # which removes the file
     if kept:
         writer.metrics_keys = list(kept[0])
-        with path.open("w", newline="") as file:
-            table = csv.DictWriter(file, writer.metrics_keys)
-            table.writeheader()
-            table.writerows(kept)
+        text = io.StringIO()
+        table = csv.DictWriter(text, writer.metrics_keys)
+        table.writeheader()
+        table.writerows(kept)
+        write_text(path, text.getvalue())
