@@ -1,16 +1,21 @@
-"""Images per second of three training loops with one net, batch size and optimizer, in turns in one process.
+"""Measures images per second of three training loops, which take turns in one process.
 
-    hand        a hand-written loop over an in-memory tensor: the yardstick
+All have the same net, batch size and optimizer.
+
+    hand        a hand-written loop over a tensor in memory, with which the others are compared
     ae          `ae train`'s own loop, with its core callbacks and default loggers
-    template    torchvision images through a DataLoader, Lightning, `self.log` at every step: this is how
-                lightning-hydra-template does it
+    template    torchvision images through a DataLoader, Lightning, and `self.log` at every step, as in
+                lightning-hydra-template
 
     python scripts/benchmark.py --rounds 9 data=mnist data.root=data reconstruction=mse [trainer=gpu] [...]
     python scripts/benchmark.py --variant "model=cae" --variant "model=cae model.estimator=exact" [...]
 
-With `--variant`, those are timed against the model `ae`, all by `ae train`'s own loop: how many of its steps one costs.
-Each loop trains two epochs per round, and the second one is timed: its training steps alone, and the whole epoch with
-its validation (the hand-written loop computes the same loss and errors once). Prints medians and ratios.
+With `--variant`, `ae train`'s own loop is timed with the model `ae` and with each variant. The ratio says how many
+steps of `ae` take as long as one step of the variant.
+
+Each loop trains two epochs per round, and the second one is timed. One time is that of its training steps. The other is
+that of the whole epoch with its validation, which the hand-written loop does too, and `template` does not. The script
+prints medians, ranges and ratios.
 """
 
 import argparse
@@ -44,7 +49,7 @@ from aelab.training.fit import fit
 
 @dataclass
 class Seconds:
-    """How long the training steps of an epoch took, and the epoch with its validation."""
+    """The seconds that the training steps of an epoch took, and that the epoch with its validation took."""
 
     training: float = 0.0
     epoch: float = 0.0
@@ -189,7 +194,7 @@ def main() -> None:
     images = data.size("train")
     rates: dict[str, dict[str, list[float]]] = {what: {name: [] for name in loops} for what in ("training", "epoch")}
     for number in range(arguments.rounds):
-        for name in sorted(loops, reverse=number % 2 == 1):  # neither order favours one
+        for name in sorted(loops, reverse=number % 2 == 1):  # the order alternates, so that it favours no loop
             seconds = loops[name]()
             for what in rates:
                 rates[what][name].append(images / getattr(seconds, what))
@@ -198,7 +203,7 @@ def main() -> None:
     for what, of in rates.items():
         print({"training": "training steps", "epoch": "whole epochs, validation included"}[what])
         for name, values in of.items():
-            if what == "training" or name != "template":  # which does not validate
+            if what == "training" or name != "template":  # `template` does not validate
                 spread = f"{min(values):10,.0f} … {max(values):,.0f}"
                 print(f"  {name:9s} {statistics.median(values):10,.0f} images/s   {spread}")
         for name in loops:

@@ -2,7 +2,7 @@
 
     python scripts/kill.py [--times 5] [vae aae ...] [data=mnist data.root=data trainer.max_epochs=3 ...]
 
-Prints a line a model; exit code 1 where a weight or a number differs.
+Prints one line per model. The exit code is 1 if a weight or a number differs.
 """
 
 import argparse
@@ -24,7 +24,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--times", type=int, default=5, help="a model is killed")
     parser.add_argument("words", nargs="*", help="models, all by default, and key=value for `ae train`")
-    arguments, more = parser.parse_known_args()  # `~key` looks like nothing that argparse knows
+    arguments, more = parser.parse_known_args()  # argparse takes words behind an option for unknown
     overrides = [word for word in (*arguments.words, *more) if "=" in word or word.startswith("~")]
     models = [word for word in arguments.words if word not in overrides]
     same = True
@@ -37,7 +37,7 @@ def main() -> None:
             for _ in range(arguments.times):
                 starts = count(cut)
                 process = train(words, cut)
-                while process.poll() is None and count(cut) == starts:  # it is still importing
+                while process.poll() is None and count(cut) == starts:  # the process is still importing
                     time.sleep(0.02)
                 time.sleep(random.uniform(0, took / arguments.times))
                 process.kill()

@@ -1,10 +1,10 @@
-"""Runs the experiments of papers, and writes what they gave beside what was published.
+"""Runs the experiments of papers, and writes their numbers beside the published ones.
 
     python scripts/reproduce.py                               every row of every experiment
-    python scripts/reproduce.py mnist_vae_static              the rows of one
-    python scripts/reproduce.py mnist_cae_rifai2011/CAE       one row; key=value goes to `ae train`, data.root=… for one
-    python scripts/reproduce.py --table                       only writes the tables anew
-    python scripts/reproduce.py --guard                       a short run of each against the band that such runs had
+    python scripts/reproduce.py mnist_vae_static              the rows of one experiment
+    python scripts/reproduce.py mnist_cae_rifai2011/CAE       one row; key=value, such as data.root=…, is for `ae train`
+    python scripts/reproduce.py --table                       writes the tables anew, runs nothing
+    python scripts/reproduce.py --guard                       compares a short run of each with its recorded band
 
 docs/papers/NAME.yaml states the rows of an experiment and what was published. A row is an ordinary sweep over its
 seeds, so the same line, typed again, completes it. Numbers are collected in docs/reproduction.json. From that file
@@ -79,7 +79,7 @@ def papers() -> Iterator[tuple[str, dict[str, Any]]]:
 def settings(experiment: str, overrides: list[str]) -> str:
     """Return a digest of the config of an experiment and of what a row overrides.
 
-    It stands with the numbers of the row. A test tells whoever changes an experiment to run its rows again.
+    It is recorded with the numbers of the row. A test compares it, so whoever changes an experiment runs its rows again.
     """
     said = yaml.safe_load((configs() / "experiment" / f"{experiment}.yaml").read_text())
     return hashlib.sha256(json.dumps([said, overrides], sort_keys=True).encode()).hexdigest()[:8]
@@ -102,14 +102,14 @@ def run(experiment: str, row: str, about: dict[str, Any], extra: list[str]) -> b
 
 
 def command(experiment: str, row: str, about: dict[str, Any], changed: list[str]) -> list[str]:
-    """Return the words after `ae`, without the folder."""
+    """Return the command line of a row after `ae`. The words for the folder are left out."""
     entry = about["rows"][row]
     seeds = ",".join(map(str, entry.get("seeds", about["seeds"])))
     return ["train", "-m", f"experiment={experiment}", *entry.get("overrides", []), *changed, f"seed={seeds}"]
 
 
 def place(experiment: str, changed: list[str]) -> str:
-    """Return the name of an experiment, or of one that was changed."""
+    """Return the name under which an experiment is recorded. It ends with the words that changed the experiment."""
     return "_".join([experiment, *(word.replace("=", "-") for word in changed)])
 
 
@@ -130,7 +130,7 @@ def record(experiment: str, row: str, changed: list[str], runs: list[Run], about
 
 
 def minutes(manifests: list[dict[str, Any]]) -> str:
-    """Return the mean over runs that were made in one stretch."""
+    """Return the mean minutes of runs that were made in one stretch, or `resumed` if there are none."""
     took = [seconds(manifest) or 0.0 for manifest in manifests]
     return f"{statistics.fmean(took) / 60:.0f}" if took else "resumed"
 
@@ -175,7 +175,7 @@ def write_tables() -> None:
 
 
 def numbers(name: str, row: str, paper: dict[str, Any], entry: dict[str, Any], deviation: str) -> Iterator[list[str]]:
-    """Yield a line of the table for each number of a row. What they share stands in the first line."""
+    """Yield a line of the table for each number of a row. What all lines share stands in the first one."""
     shared = [
         ", ".join(map(str, entry["seeds"])),
         entry["minutes"],
@@ -229,7 +229,7 @@ def markdown(lines: list[list[str]]) -> str:
 
 
 def guard(experiment: str, band: dict[str, Any], extra: list[str]) -> bool:
-    """Return whether a short run gives a number within the band that such runs had."""
+    """Return whether a short run ends, and gives a number within the recorded band."""
     with tempfile.TemporaryDirectory() as folder:
         words = ["train", f"experiment={experiment}", *band["overrides"], *extra, f"hydra.run.dir={folder}/run"]
         done = subprocess.run([sys.executable, "-m", "aelab", *words], stdout=subprocess.DEVNULL, check=False)

@@ -52,6 +52,11 @@ def model(*overrides: str) -> Autoencoder:
     return build.model(compose("train", overrides)[0])
 
 
+def but_slow(choices: list[str], *fast: str) -> list:
+    """The choices as parameters of a test. Those that are not among `fast` run with `pytest -m slow`."""
+    return [name if name in fast else pytest.param(name, marks=pytest.mark.slow) for name in choices]
+
+
 def data(*overrides: str) -> Images:
     built = build.data(compose("train", overrides)[0])
     built.setup()

@@ -9,7 +9,7 @@ import time
 
 import pytest
 import torch
-from conftest import Probe, compose, model, names, start, trained
+from conftest import Probe, but_slow, compose, model, names, start, trained
 from lightning.pytorch.callbacks import Callback
 
 from aelab import randomness
@@ -229,7 +229,7 @@ def test_a_run_that_looks_for_mistakes_is_done(preset, tmp_path):
     assert run.metrics["test/images"] == 360
 
 
-@pytest.mark.parametrize("precision", ["bf16-mixed", "bf16-true", "64-true"])
+@pytest.mark.parametrize("precision", but_slow(["bf16-mixed", "bf16-true", "64-true"], "bf16-mixed"))
 @pytest.mark.parametrize("name", names("model"))
 def test_every_precision_of_the_cpu(name, precision, tmp_path):
     _, losses = fitted(tmp_path / "run", f"model={name}", f"trainer.precision={precision}", "trainer.max_epochs=1")

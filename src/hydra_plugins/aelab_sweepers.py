@@ -1,6 +1,6 @@
-"""Sweepers that complete. If a sweep is typed again, they skip what is done, go on with what was cut, and retry what
-failed.
+"""Sweepers that complete a sweep if it is typed again.
 
+They skip jobs that are done, and go on with jobs that were cut. `Grid` also retries jobs that failed.
 They lie in this package because Hydra looks for plugins nowhere else. `aelab.runs.sweep` says what a sweep is.
 """
 
@@ -24,7 +24,7 @@ from aelab.errors import UserError
 from aelab.runs.frozen import word_today
 from aelab.runs.sweep import Sweep, job_name
 
-Outcome = float | list[float] | str  # the score of a job, or several, or in one line why it failed
+Outcome = float | list[float] | str  # the score or scores of a job, or a line that says why it failed
 
 # `Grid` takes the place of Hydra's own `basic`. A config that overrode the sweeper in the primary defaults list instead
 # would win over `sweep=tpe`, which chooses Optuna.
@@ -54,7 +54,7 @@ class Completing(Sweeper):
         return OverridesParser.create(config_loader=self.hydra_context.config_loader).parse_overrides(words)
 
     def launch(self, jobs: Sequence[Sequence[str]], first: int = 0) -> list[Outcome]:
-        """Run the jobs. Return the score of each, or in one line why it failed."""
+        """Run the jobs. Return for each one its score or scores, or a line that says why it failed."""
         if not jobs:
             return []
         self.validate_batch_is_legal(jobs)  # a misspelt key stops a sweep before it begins
@@ -65,7 +65,7 @@ class Completing(Sweeper):
         try:
             with redirect_stderr(
                 StringIO()
-            ):  # Hydra repeats the words of a job that failed, and the reason follows below
+            ):  # Hydra would print the words of a job that failed. The caller prints why
                 score: float | list[float] = result.return_value
             return score
         except Exception as error:
@@ -73,7 +73,10 @@ class Completing(Sweeper):
 
 
 class Grid(Completing):
-    """Runs every combination of the values of each key, such as `seed=0,1,2`. `params` are keys with their values."""
+    """Runs every combination of the values of each key, such as `seed=0,1,2`.
+
+    `params` are keys with their values, beside those of the command line.
+    """
 
     def __init__(self, params: dict[str, Any]) -> None:
         self.params = params
@@ -98,10 +101,11 @@ class Grid(Completing):
 
 
 class Search(Completing):
-    """Optuna proposes the values, out of `choice(a,b)`, `range(1,9)`, `interval(0.1,10)` or `tag(log,interval(…))`.
+    """A search by Optuna. The values of a key come from `choice(a,b)`, `range(1,9)`, `interval(0.1,10)` or
+    `tag(log,interval(…))`.
 
     The study lies in the sweep's folder. If the line is typed again, the study goes on toward the same total of trials,
-    and begins with those that were cut. With several scores, such as score=[val/mse,val/kl] and
+    and begins with the trials that were cut. Trials that failed are not retried. With several scores, such as score=[val/mse,val/kl] and
     directions=[minimize,minimize], it looks for the Pareto front.
     """
 
@@ -119,7 +123,7 @@ class Search(Completing):
         study = self.study()
         ended = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
         while len(done := study.get_trials(states=ended)) < self.n_trials:
-            trials: list[Any] = study.get_trials(states=(TrialState.RUNNING,))[: self.n_jobs]  # cut before
+            trials: list[Any] = study.get_trials(states=(TrialState.RUNNING,))[: self.n_jobs]  # were cut
             for _ in range(min(self.n_jobs, self.n_trials - len(done)) - len(trials)):
                 trial = study.ask(space)
                 job = [*fixed, *(f"{key}={value}" for key, value in trial.params.items())]
@@ -149,7 +153,7 @@ class Search(Completing):
                 study.tell(number, state=TrialState.PRUNED)
             else:
                 study.tell(number, outcome)
-        except RuntimeError:  # this is how a grid says that it is through. It has noted the outcome before
+        except RuntimeError:  # the grid sampler is through. Optuna noted the outcome before
             self.n_trials = number + 1
 
     def study(self) -> Any:
@@ -178,7 +182,7 @@ class Search(Completing):
         return study
 
     def space(self, arguments: list[str]) -> tuple[list[str], dict[str, Any]]:
-        """Return the overrides that stay, and the distribution of each of the others."""
+        """Return the overrides that are fixed, and the distribution of each key that is searched."""
         from hydra.core.override_parser.types import ChoiceSweep, IntervalSweep, RangeSweep
         from optuna import distributions as of
 

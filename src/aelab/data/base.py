@@ -34,12 +34,12 @@ class Images(LightningDataModule):
     shape: tuple[int, int, int]
     """C, H, W of the images that the nets see."""
     num_classes: int | None
-    """Checked against the labels that were read. None: as many as there are."""
+    """Number of classes, which is checked against the labels that were read. None: the number that was read."""
     batch_size: int
     """Images per step, over all processes together."""
     eval_batch_size: int
     val_size: int | float
-    """Images cut from the official training split for validation: a number, or a share below 1."""
+    """Size of the validation split, as a number of images or as a share below 1 of the official training split."""
     split_seed: int
     """Seed of the validation split. It is not the run's seed, so runs that differ in seed share their split."""
     classes: Sequence[int] | None
@@ -48,7 +48,10 @@ class Images(LightningDataModule):
     num_workers: int
     """Processes that read files for `stream`."""
     binarize: Literal["none", "dynamic", "static", "threshold"]
-    """Grey values as chances of a white pixel: drawn at every fetch, drawn once, or cut at 1/2."""
+    """How pixels become black or white. A grey value is the chance of a white pixel.
+
+    `dynamic` draws anew for each batch. `static` draws once. `threshold` cuts at 1/2. `none` keeps the grey values.
+    """
     noise: Noise
     seed: int
 
@@ -70,7 +73,7 @@ class Images(LightningDataModule):
     def pictures(self, x: Tensor) -> Tensor:
         """Return images (N, C, H, W) as pictures (N, 3, H, W) in [0, 1].
 
-        Grey becomes RGB. Of any number of channels other than 1 and 3, the mean is shown.
+        Images of three channels are RGB. Of all others the mean over channels is shown as grey.
         """
         x = x.detach().float().clamp(0, 1)
         return x if x.shape[1] == 3 else x.mean(1, keepdim=True).expand(-1, 3, -1, -1)
@@ -116,7 +119,7 @@ class Images(LightningDataModule):
         return loader
 
     def in_order(self, split: Split, device: torch.device, noise: Noise, limit: int | None = None) -> Loader:
-        """Return the loader of a split for evaluation. Each image comes once, those of training too.
+        """Return the loader of a split for evaluation. Each image comes once, also in training.
 
         With `limit`, that many images are drawn at random, always the same ones.
         """
@@ -161,7 +164,7 @@ class Images(LightningDataModule):
         return self.batches("test")
 
     def _prepare(self, pixels: Pixels, split: str) -> Pixels:
-        """Bring images into the declared shape, and binarise them if that happens once. Files stay files."""
+        """Bring images into the declared shape, and binarise them if that happens once. Image files stay as they are."""
         if not isinstance(pixels, Tensor):
             if self.binarize == "static":
                 raise UserError("data.binarize=static needs images in memory: type threshold or dynamic")

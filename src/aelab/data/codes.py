@@ -18,13 +18,13 @@ from aelab.errors import UserError
 class Codes(Images):
     """`root` is the folder of the run. Its images are encoded clean, and each code stays in the split of its image.
 
-    Raises UserError for codes outside [0, 1], because no reconstruction term reaches those.
+    Raises UserError for codes outside [0, 1], because no reconstruction reaches those.
     """
 
     below: Images
     """The data of the run. `aelab.composition.build` supplies it, and `encode`."""
     encode: Callable[[Tensor], Tensor]
-    """Images (B, C, H, W) in [0, 1] -> codes (B, …), by the model of the run."""
+    """Maps images (B, C, H, W) in [0, 1] to codes (B, …), by the model of the run."""
 
     def read(self, train: bool) -> tuple[Tensor, Tensor]:
         self.below.setup()

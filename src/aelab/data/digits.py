@@ -1,4 +1,4 @@
-"""The 1,797 handwritten digits of 8×8 pixels that scikit-learn carries. Nothing is downloaded.
+"""The 1,797 handwritten digits of 8×8 pixels that scikit-learn brings along. Nothing is downloaded.
 
 E. Alpaydin & C. Kaynak, Optical Recognition of Handwritten Digits, UCI, 1998 (its test set). They have no official
 split, so 360 images are the test split, always the same ones.

@@ -7,7 +7,7 @@ from aelab.errors import UserError
 
 
 def from_torchvision(source: Any, root: str, train: bool) -> Any:
-    """Return the torchvision data set `source`, whose checksums torchvision compares.
+    """Return the torchvision data set `source`. torchvision compares the checksums of what it downloads.
 
     Raises UserError if it is absent and cannot be downloaded, or if a file is broken.
     """

@@ -1,4 +1,4 @@
-"""Errors of a reconstructed image against the clean one. Both are (B, C, H, W) in [0, 1]; each error is (B,)."""
+"""Errors of a reconstructed image against the clean one. Both are (B, C, H, W) in [0, 1]. Each error is (B,)."""
 
 from torch import Tensor
 
@@ -8,7 +8,7 @@ def image_errors(image: Tensor, x: Tensor) -> dict[str, Tensor]:
 
     - `sse`: squared error, summed over channels and pixels (Hinton & Salakhutdinov, 2006, print this one);
     - `mse`, `mae`: squared and absolute error, averaged over channels and pixels;
-    - `psnr`: 10 log10(1 / mse) in dB. Its mean over images is the mean of their own values.
+    - `psnr`: 10 log10(1 / mse) in dB, at most 100. It is taken of each image, before any mean over images.
     """
     difference = (image - x).flatten(1)
     mse = difference.square().mean(1)

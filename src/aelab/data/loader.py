@@ -1,4 +1,7 @@
-"""Batches. Each one is made on the training device, as a function of (seed, epoch, step, rank)."""
+"""Batches, and the loaders that make them.
+
+A batch is made on the training device. It is a function of (seed, epoch, step, rank).
+"""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -14,22 +17,22 @@ Split = Literal["train", "val", "test"]
 
 
 class Batch(NamedTuple):
-    """One batch, as a loss is given it."""
+    """One batch, of which a model computes its loss."""
 
     seen: Tensor
-    """(B, C, H, W): what the encoder is shown, x under noise. Without noise it is `x` itself."""
+    """(B, C, H, W): what the encoder sees, which is x under noise. Without noise it is `x` itself."""
     x: Tensor
     """(B, C, H, W): clean images in [0, 1]."""
     y: Tensor
     """(B,): integer labels."""
     hidden: Tensor | None = None
-    """(B, 1 or C, H, W) bool: what the noise replaced. None for noise that replaces nothing."""
+    """(B, 1 or C, H, W) bool: the pixels that the noise chose to replace. None for noise that chooses no pixels."""
     weight: float = 1.0
     """The share of this process in the global batch, times the number of processes. It is 1 for one process."""
 
     @property
     def chosen(self) -> Tensor:
-        """(B, 1 or C, H, W) bool: `hidden`, or everything if the noise replaces nothing."""
+        """(B, 1 or C, H, W) bool: `hidden`, or all pixels if the noise chooses none."""
         return torch.ones_like(self.x[:, :1], dtype=torch.bool) if self.hidden is None else self.hidden
 
     def map(self, f: Callable[[Tensor], Tensor]) -> "Batch":
@@ -52,8 +55,8 @@ class Pixels(Protocol):
 class Order:
     """The images of each step, as indices on the device.
 
-    With `shuffled`, each epoch has its own permutation; with `repeat`, every epoch has the first one's. Process `rank`
-    of `world` takes every world-th image of a global batch.
+    With `shuffled`, each epoch has its own permutation. With `repeat`, every epoch has the permutation of the first one.
+    Process `rank` of `world` takes every world-th image of a global batch.
     """
 
     indices: Tensor
@@ -89,7 +92,7 @@ class Order:
         batches, self.start = order.split(self.batch_size)[self.start :], 0
         for batch in batches:
             own = batch[self.rank :: self.world]
-            # A process whose share is empty steps along with the others, on an image that weighs nothing.
+            # A process whose share is empty must still step with the others. It gets one image of weight 0.
             yield (own, len(own) * self.world / len(batch)) if len(own) else (batch[:1], 0.0)
 
     def generator(self, step: int) -> torch.Generator:
@@ -103,7 +106,7 @@ class Loader:
     """Batches of one split. A subclass supplies `raw`."""
 
     def __init__(self, order: Order, noise: Noise, dynamic: bool) -> None:
-        """`dynamic`: draw bits from the grey values each time."""
+        """`dynamic`: draw black and white pixels from the grey values, anew for each batch."""
         self.batch_sampler = order
         self.noise = noise
         self.dynamic = dynamic
@@ -126,5 +129,5 @@ class Loader:
 
 
 def as_floats(pixels: Tensor) -> Tensor:
-    """Return images in [0, 1]. uint8 is divided by 255, floats stay as they are."""
+    """Return images in [0, 1]. uint8 is divided by 255. Floats stay as they are."""
     return pixels if pixels.is_floating_point() else pixels.float().div_(255)

@@ -25,12 +25,12 @@ class Stream(Loader):
 
     def raw(self) -> Iterator[tuple[Tensor, Tensor, float]]:
         device = self.batch_sampler.indices.device
-        # A pass of its own, because the batches of the workers come from another one.
+        # The weights come from a copy of the order, because the DataLoader iterates over the order itself.
         weights = (weight for _, weight in replace(self.batch_sampler))
         try:
             for (pixels, y), weight in zip(self.loader, weights, strict=True):
                 yield pixels.to(device, non_blocking=True), y.to(device, non_blocking=True), weight
-        except UserError as error:  # that of a worker comes wrapped in its traceback
+        except UserError as error:  # an error of a worker comes wrapped in its traceback
             raise UserError(str(error).rsplit("UserError: ")[-1].strip()) from error
 
 

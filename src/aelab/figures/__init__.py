@@ -1,1 +1,1 @@
-"""What `ae visualize`, `ae explore` and `ae report` draw."""
+"""The figures of `ae visualize`, and the pages of `ae explore` and `ae report`."""

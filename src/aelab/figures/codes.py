@@ -1,4 +1,4 @@
-"""Figures of codes: where they lie, and what is decoded between and around them."""
+"""Figures of codes. They show where codes lie, and what is decoded between and around them."""
 
 from itertools import pairwise
 from typing import Any
@@ -16,11 +16,15 @@ from aelab.errors import Unsupported
 from aelab.figures.sheet import COLUMNS, PALETTE, sheet
 from aelab.runs.run import Run
 
-POINTS = 2000  # of a scatter
+POINTS = 2000  # at most this many codes are in a scatter plot
 
 
 def latent_2d(trained: Trained, run: Run) -> Figure:
-    """Codes of test images by label: the two units of greatest variance, PCA, t-SNE, and UMAP if it is installed."""
+    """Draw codes of test images, coloured by label.
+
+    The panels are the two units of greatest variance, PCA, t-SNE, and UMAP if it is installed. A code of two units has
+    only the first panel.
+    """
     z, y = _codes(trained)
     if z.shape[1] < 2:
         raise Unsupported("a code of one unit has no plane")
@@ -41,13 +45,13 @@ def latent_2d(trained: Trained, run: Run) -> Figure:
         _scatter(axes, points, y)
         axes.set(xlabel=xlabel, ylabel=ylabel)
         if not ylabel:
-            axes.set(xticks=[], yticks=[])  # only neighbourhoods mean something
+            axes.set(xticks=[], yticks=[])  # neighbourhoods have a meaning, but coordinates have none
     figure.legend(*axes.get_legend_handles_labels(), title="label", loc="outside right center", markerscale=3)
     return figure
 
 
 def latent_3d(trained: Trained, run: Run) -> Figure:
-    """Codes of test images on their first three principal axes, coloured by label."""
+    """Draw codes of test images on their first three principal axes, coloured by label."""
     z, y = _codes(trained)
     if z.shape[1] < 3:
         raise Unsupported("a code of fewer than three units has no space")
@@ -60,7 +64,10 @@ def latent_3d(trained: Trained, run: Run) -> Figure:
 
 
 def manifold(trained: Trained, run: Run) -> Figure:
-    """The decoded plane of a code over ±2 deviations: its two units, or the two principal axes of a longer code."""
+    """Draw what is decoded from a plane of codes, over ±2 deviations.
+
+    The plane is that of the two units, or of the first two principal axes of a longer code.
+    """
     _vector(trained)
     z, n = _codes(trained)[0], 15
     centre, axes = plane(z)
@@ -70,7 +77,7 @@ def manifold(trained: Trained, run: Run) -> Figure:
 
 
 def interpolations(trained: Trained, run: Run) -> Figure:
-    """What lies between the codes of pairs of test images, along a line (odd rows) and along an arc (even rows)."""
+    """Draw what is decoded between the codes of two test images, along a line (odd rows) and an arc (even rows)."""
     _vector(trained)
     x, y = trained.images("test")
     x = trained.data.pictures(x)
@@ -85,7 +92,7 @@ def interpolations(trained: Trained, run: Run) -> Figure:
 
 
 def traversals(trained: Trained, run: Run) -> Figure:
-    """One row per unit, for the 16 units of greatest variance.
+    """Draw one row per unit, for the 16 units of greatest variance.
 
     That unit moves from -2 to +2 standard deviations. All others keep the code of one test image.
     """
@@ -103,7 +110,7 @@ def traversals(trained: Trained, run: Run) -> Figure:
 def plane(z: NDArray[np.float32]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Return the centre (D,) of codes and two axes (2, D), each one deviation long.
 
-    The axes are the units of a code of two, and the first principal axes of a longer code.
+    The axes are the two units, or the first two principal axes of a longer code.
     """
     if z.shape[1] == 2:
         return z.mean(0), np.diag(z.std(0))
@@ -112,7 +119,7 @@ def plane(z: NDArray[np.float32]) -> tuple[NDArray[np.float64], NDArray[np.float
 
 
 def _scatter(axes: Any, points: NDArray[Any], y: NDArray[np.int64]) -> None:
-    """Draw points (N, 2) or (N, 3), one colour per label. In the plane each label stands amid its points."""
+    """Draw points (N, 2) or (N, 3), one colour per label. In the plane, each label is written at its median."""
     for label in np.unique(y):
         own = points[y == label]
         axes.scatter(*own.T, color=PALETTE[label % len(PALETTE)], s=4, label=str(label))

@@ -1,4 +1,4 @@
-"""Figures of numbers: how they moved in training, and how they fall with noise."""
+"""Figures of numbers. They show how terms of the loss move in training, and how psnr falls with noise."""
 
 import csv
 
@@ -11,7 +11,7 @@ from aelab.runs.run import Run
 
 
 def learning_curves(trained: Trained, run: Run) -> Figure:
-    """Every term that is averaged over an epoch, in training and validation."""
+    """Draw every term that is averaged over an epoch, in training and validation."""
     path = run.folder / "metrics.csv"
     if not path.is_file():
         raise Unsupported("the run has no metrics.csv: train with logger=[csv]")
@@ -36,7 +36,10 @@ def learning_curves(trained: Trained, run: Run) -> Figure:
 
 
 def robustness(trained: Trained, run: Run) -> Figure:
-    """The curves of `ae evaluate metrics=[robustness]`: psnr by severity, of the model and of classical denoisers."""
+    """Draw the psnr of the model and of classical denoisers, by the severity of each noise.
+
+    `ae evaluate metrics=[robustness]` measures it.
+    """
     curves: dict[str, dict[str, list[tuple[float, float]]]] = {}
     for key, value in run.metrics.items():
         if key.startswith("robustness/"):

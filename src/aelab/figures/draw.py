@@ -1,4 +1,4 @@
-"""The figures of a trained run: which there are, and how they are written."""
+"""The list of figures of a trained run, and how they are written."""
 
 import inspect
 import logging
@@ -22,7 +22,7 @@ log = logging.getLogger(__name__)
 def figures() -> dict[str, Callable[[Trained, Run], Figure]]:
     """Return the figures by name: every public function of this package that takes a trained model and its run.
 
-    Each raises Unsupported if the model, or the run, does not have what it shows.
+    Each figure raises Unsupported if the model or the run does not have what it shows.
     """
     functions = {name: f for module in (images, codes, curves) for name, f in vars(module).items()}
     wanted: dict[str, Any] = {
@@ -38,7 +38,7 @@ def draw(run: Run, names: Sequence[str] | None = None, checkpoint: str = "best",
     """Draw the figures with these names, or all that the run supports, and return the names of those drawn.
 
     Each is written as PNG and PDF into `figures/`, and to TensorBoard. Raises UserError for a name that does not exist,
-    and for a figure that was asked for by name and that the run does not support.
+    and for a figure in `names` that the run does not support.
     """
     known = figures()
     for name in names or []:

@@ -1,4 +1,4 @@
-"""The page of `ae explore`, to walk through the codes of a trained model. It needs no network and no server."""
+"""The page of `ae explore`, on which one walks through the codes of a model. It needs no network and no server."""
 
 import base64
 import html
@@ -30,7 +30,7 @@ from aelab.runs.run import Run
 
 STEPS = 32  # decoded images on each side of a plane. Between them the page blends the nearest four
 REACH = 3.0  # deviations from the centre of a plane to its edge
-UNITS = 3  # the units that vary most. Each pair of them has a plane
+UNITS = 3  # number of units that are shown, those that vary most. Each pair of them has a plane
 
 log = logging.getLogger(__name__)
 
@@ -39,9 +39,11 @@ log = logging.getLogger(__name__)
 def explore(run: Run, units: Sequence[int] | None = None, checkpoint: str = "best", root: str | None = None) -> Path:
     """Write `explore.html` into the run's folder, and return its path.
 
-    Its planes are those of two units of the code, the given ones or those that vary most, and those of the first three
-    principal axes. A conditional model has one plane of the latter per class. Raises UserError for a model whose code
-    is not a vector of two units or more, and for units that it does not have.
+    The page shows planes of principal axes and planes of units. The principal axes are each pair of the first three, or
+    for a conditional model the first two, once per class. The units are the given two, or each pair of the three that
+    vary most. For a conditional model, planes of units are decoded with the last class.
+
+    Raises UserError for a model whose code is not a vector of two units or more, and for units that it does not have.
     """
     trained = Trained.of(run, checkpoint, root)
     if len(trained.model.code_shape) > 1 or trained.model.latent_dim < 2:
@@ -97,7 +99,10 @@ def _planes(
 def _plane(
     trained: Trained, name: str, z: NDArray[np.float32], centre: NDArray[Any], axes: NDArray[Any], label: int | None
 ) -> dict[str, Any]:
-    """Return the decoded plane as one picture, row by row from below, and where the test codes lie, in deviations."""
+    """Return the decoded plane as one picture, and the places of the test codes on it.
+
+    The lowest row of the plane is the first of the picture. Places are in deviations from the centre.
+    """
     steps = np.linspace(-REACH, REACH, STEPS)
     points = np.stack([centre + s * axes[0] + t * axes[1] for t in steps for s in steps]).astype(np.float32)
     images = []

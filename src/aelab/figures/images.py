@@ -1,4 +1,4 @@
-"""Figures of images and of what the first layer looks for."""
+"""Figures of images, and of the weights of the first layer."""
 
 import torch
 from matplotlib.figure import Figure
@@ -13,7 +13,10 @@ from aelab.samplers import GMM, KDE, Autoregressive, Gaussian, Sampler
 
 
 def reconstructions(trained: Trained, run: Run) -> Figure:
-    """Clean image, what the encoder saw, reconstruction, and each pixel's error (red: too bright, blue: too dark)."""
+    """Draw clean images, the images that the encoder saw, their reconstructions, and the error of each pixel.
+
+    Red pixels are too bright, and blue pixels too dark.
+    """
     batch = next(trained.batches("test")).map(lambda t: t[:COLUMNS])
     image, pictures = trained.model.reconstruct(batch), trained.data.pictures
     rows = [pictures(batch.x), pictures(batch.seen), pictures(image), differences(image - batch.x)]
@@ -21,7 +24,10 @@ def reconstructions(trained: Trained, run: Run) -> Figure:
 
 
 def priors(trained: Trained, run: Run) -> Figure:
-    """Draws from the prior, and from densities fitted to the codes. A conditional model has one class per column."""
+    """Draw images sampled from the prior, and from densities fitted to the codes.
+
+    In the rows of the prior, a conditional model has one class per column.
+    """
     rows, labels = [], []
     if trained.model.generative:
         randomness.seed(trained.device, "pictures")
@@ -45,7 +51,10 @@ def priors(trained: Trained, run: Run) -> Figure:
 
 
 def filters(trained: Trained, run: Run) -> Figure:
-    """What each unit of the first layer looks for: an image for a linear layer, a kernel for a convolution."""
+    """Draw the weights of the first 100 units of the first layer.
+
+    They are an image for each unit of a linear layer, and a kernel for each unit of a convolution.
+    """
     layers = [m for m in trained.model.encoder.modules() if isinstance(m, nn.Linear | nn.Conv2d)]
     channels, height, width = trained.data.shape
     weight = layers[0].weight.detach()
@@ -59,7 +68,7 @@ def filters(trained: Trained, run: Run) -> Figure:
 
 
 def strangest(trained: Trained, run: Run) -> Figure:
-    """The test images with the least and the greatest squared error, each above its reconstruction."""
+    """Draw the test images with the least and the greatest squared error, each above its reconstruction."""
     x, images = trained.images("test")[0], trained.reconstructions("test")[0]
     order = (images - x).square().flatten(1).sum(1).argsort()
     least, most = order[:COLUMNS], order.flip(0)[:COLUMNS]

@@ -17,7 +17,7 @@ from aelab.figures.sheet import PALETTE
 if TYPE_CHECKING:
     from aelab.runs.table import Report, Setting
 
-SHOWN = 10  # the best settings have a curve and a picture
+SHOWN = 10  # this many of the first settings have a curve and a picture
 
 
 def page(report: "Report") -> str:
@@ -37,7 +37,7 @@ def page(report: "Report") -> str:
 
 
 def curves(report: "Report") -> Figure:
-    """Draw the validation loss over epochs: the mean over seeds, with a band from the least to the greatest."""
+    """Draw the validation loss over epochs. A line is the mean over seeds. Its band reaches from least to greatest."""
     figure = Figure(figsize=(9, 4.5), layout="constrained")
     axes = figure.add_subplot()
     for colour, setting in zip(PALETTE, report.settings[:SHOWN], strict=False):
@@ -119,7 +119,7 @@ def label(report: "Report", setting: "Setting") -> str:
 
 def _thumbnail(report: "Report", setting: "Setting") -> str:
     path = setting.runs[0].folder / "figures" / "progress.png"
-    if not path.is_file():  # as runs of version 0 name it
+    if not path.is_file():  # runs of version 0 have this name
         path = path.with_name("reconstruction.png")
     if not path.is_file():
         return ""

@@ -1,4 +1,4 @@
-"""How pictures are laid out on a sheet, and the colours of a plot."""
+"""The layout of pictures on a sheet, and the colours of a plot."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -7,7 +7,7 @@ import numpy as np
 from matplotlib import color_sequences, colormaps
 from matplotlib.figure import Figure
 
-if TYPE_CHECKING:  # the page of a report needs the colours, and no torch
+if TYPE_CHECKING:  # a report needs the colours, and should not wait for torch
     from torch import Tensor
 
 COLUMNS = 10
@@ -15,7 +15,7 @@ PALETTE = color_sequences["petroff10"]  # colour-blind readers can tell these ap
 
 
 def sheet(rows: "Sequence[Tensor]", labels: Sequence[str] = (), xlabel: str = "", scale: float = 0.7) -> Figure:
-    """Draw rows of pictures (N, 3, h, w) in [0, 1], each with its label."""
+    """Draw rows of pictures (N, 3, h, w) in [0, 1], each row with its label. A picture is `scale` inches wide."""
     height, width = rows[0].shape[2:]
     columns = max(len(row) for row in rows)
     gap = max(height // 16, 1)

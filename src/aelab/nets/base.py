@@ -1,9 +1,9 @@
 """A net is a recipe. It knows the shape of an image and its own sizes, and builds encoders and decoders.
 
 It knows nothing of the objective. A model asks for the widths that it needs: a VAE asks for
-`net.encoder(2 * latent_dim)`. No layer may couple the images of a batch (GroupNorm, never BatchNorm). So a Jacobian per
-image exists, and training and test compute one function. Every layer can be differentiated twice, because some models
-penalise a derivative.
+`net.encoder(2 * latent_dim)`. No layer may couple the images of a batch (GroupNorm, never BatchNorm). Therefore each
+image has a Jacobian of its own, and training and test compute the same function. Every layer can be differentiated
+twice, because some models penalise a derivative.
 """
 
 from typing import Protocol
@@ -23,20 +23,26 @@ class Net(Protocol):
 
     @property
     def code_sizes(self) -> tuple[int, ...]:
-        """Sizes of a map of codes: () if a code is a vector (B, D), (h, w) if it is a stack of maps (B, D, h, w)."""
+        """Height and width (h, w) of a map, if codes are stacks of maps (B, D, h, w). () if codes are vectors (B, D)."""
         return ()
 
     def encoder(self, out_dim: int, extra: int = 0) -> nn.Module:
-        """(B, C, H, W), and maps (B, n, H, W) that make `extra` channels together -> (B, out_dim, *code_sizes)."""
+        """Return a module that maps images (B, C, H, W) to (B, out_dim, *code_sizes).
+
+        The module may take further maps (B, n, H, W) beside the images. Together these have `extra` channels.
+        """
         ...
 
     def decoder(self, in_dim: int, maps: int) -> nn.Module:
-        """(B, in_dim, *code_sizes) -> (B, maps · C, H, W). The reconstruction term reads `maps` for each channel."""
+        """Return a module that maps (B, in_dim, *code_sizes) to (B, maps · C, H, W).
+
+        The reconstruction term reads `maps` maps for each channel of the image.
+        """
         ...
 
 
 class Encoder(nn.Sequential):
-    """Layers in a row. The first one is given `x` with the extra channels beside its own."""
+    """A sequence of layers. The first layer gets the images with the extra maps as further channels."""
 
     def forward(self, x: Tensor, *extra: Tensor) -> Tensor:
         out: Tensor = super().forward(joined(x, *extra))
@@ -44,7 +50,7 @@ class Encoder(nn.Sequential):
 
 
 def joined(x: Tensor, *extra: Tensor) -> Tensor:
-    """Return (B, C, H, W) with the maps `extra`, (B, n, H, W) each, as further channels."""
+    """Return images (B, C, H, W) with the maps `extra`, each (B, n, H, W), as further channels."""
     return torch.cat([x, *extra], dim=1) if extra else x
 
 

@@ -1,4 +1,4 @@
-"""A codebook of vectors, which are looked up by index, and found as the nearest to a vector."""
+"""A codebook of vectors. It finds the vector of an index, and the index of the nearest vector."""
 
 import torch
 import torch.nn.functional as F
@@ -6,10 +6,12 @@ from torch import Tensor, distributed, nn
 
 
 class Codebook(nn.Module):
-    """`size` entries of `dim` numbers. They are parameters or, with `ema`, follow the vectors that choose them.
+    """A codebook of `size` entries of `dim` numbers. A vector chooses the entry that is nearest to it.
 
-    An entry that no vector chose for `revive_after` training steps is moved to a vector of the batch; 0 turns this off.
-    At the start all entries are moved, so that the codebook begins where the codes are.
+    With `ema`, each entry is the running mean of the vectors that chose it, and `decay` is the decay of that mean.
+    Without `ema`, the entries are parameters. An entry that no vector chose for `revive_after` training steps is moved
+    to a vector of the batch. In the first step all entries are moved, so that the codebook begins where the codes are.
+    If `revive_after` is 0, no entry is moved.
     """
 
     entries: Tensor
@@ -23,21 +25,21 @@ class Codebook(nn.Module):
         entries = torch.randn(size, dim)
         self.entries = nn.Buffer(entries) if ema else nn.Parameter(entries)
         self.counts = nn.Buffer(torch.ones(size))  # running number of vectors that chose each entry
-        self.totals = nn.Buffer(entries.clone())  # and their running sum
+        self.totals = nn.Buffer(entries.clone())  # running sum of those vectors
         self.idle = nn.Buffer(torch.full((size,), revive_after))  # steps since an entry was chosen
 
     def forward(self, indices: Tensor) -> Tensor:
-        """(B, h, w) -> the entries (B, dim, h, w)."""
+        """Return the entries (B, dim, h, w) of indices (B, h, w)."""
         return F.embedding(indices, self.entries).movedim(-1, 1)
 
     def nearest(self, h: Tensor) -> Tensor:
-        """(B, dim, h, w) -> the index of each vector's nearest entry (B, h, w)."""
+        """Return the indices (B, h, w) of the entries that are nearest to the vectors of `h`, (B, dim, h, w)."""
         indices: Tensor = torch.cdist(self._vectors(h), self.entries.detach()).argmin(1)
         return indices.view(h.shape[0], *h.shape[2:])
 
     @torch.no_grad()
     def revive(self, h: Tensor) -> None:
-        """Move the entries that were idle too long to vectors of `h`, drawn at random."""
+        """Move each entry that was idle for `revive_after` steps to a vector of `h`, which is drawn at random."""
         if not self.revive_after:
             return
         vectors = self._vectors(h)
@@ -51,7 +53,7 @@ class Codebook(nn.Module):
 
     @torch.no_grad()
     def follow(self, h: Tensor, indices: Tensor) -> None:
-        """Count the choices of a training step. With `ema`, move each entry to the running mean of what chose it."""
+        """Count the choices of a training step. With `ema`, update each entry to its running mean."""
         n = torch.bincount(indices.flatten(), minlength=len(self.entries)).to(self.counts)
         sums = torch.zeros_like(self.totals).index_add_(0, indices.flatten(), self._vectors(h))
         if distributed.is_initialized():

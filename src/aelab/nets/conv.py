@@ -13,7 +13,9 @@ from aelab.nets.base import Encoder, Net, activation, halvings
 
 @dataclass(frozen=True)
 class Conv(Net):
-    """One 3×3 convolution to half the size for each of `channels`, and a linear layer between last map and code.
+    """A convolutional encoder and decoder. For each of `channels`, one 3×3 convolution halves the size.
+
+    A linear layer stands between the last map and the code.
 
     `down` halves by a stride of 2 or by max-pooling. `up` doubles by a transposed convolution, or by nearest upsampling
     before a convolution, which leaves no checkerboard (Odena, Dumoulin & Olah, 2016). `between` is the number of
@@ -60,7 +62,7 @@ class Conv(Net):
             if self.up == "upsample":
                 layers += [nn.Upsample(size=(height, width)), nn.Conv2d(inputs, outputs, 3, padding=1)]
             else:
-                # Without output padding n becomes 2n - 1, with it 2n. So every size is met exactly.
+                # Without output padding n becomes 2n - 1. With it n becomes 2n. So every size is met exactly.
                 padding = ((height + 1) % 2, (width + 1) % 2)
                 layers += [nn.ConvTranspose2d(inputs, outputs, 3, stride=2, padding=1, output_padding=padding)]
         return nn.Sequential(*layers)

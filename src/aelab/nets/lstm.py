@@ -30,7 +30,7 @@ class Cells(nn.Module):
 
 
 class Encoder(nn.Module):
-    """(B, C, H, W) -> (B, out_dim). The code follows from the last hidden vector after all rows."""
+    """Maps images (B, C, H, W) to (B, out_dim). A linear layer reads the hidden vector of the last layer and row."""
 
     def __init__(self, row: int, hidden_dim: int, layers: int, out_dim: int) -> None:
         super().__init__()
@@ -48,7 +48,7 @@ class Encoder(nn.Module):
 
 
 class Decoder(nn.Module):
-    """(B, in_dim) -> (B, C, H, W). The code sets the first state, and is read at every row."""
+    """Maps codes (B, in_dim) to (B, C, H, W). The code sets the first state, and is the input of every row."""
 
     def __init__(self, shape: tuple[int, int, int], hidden_dim: int, layers: int, in_dim: int) -> None:
         super().__init__()
@@ -70,7 +70,7 @@ class Decoder(nn.Module):
 
 @dataclass(frozen=True)
 class LSTM(Net):
-    """Encoder and decoder of `layers` layers, each with `hidden_dim` cells."""
+    """An LSTM encoder and decoder. Both have `layers` layers of `hidden_dim` cells."""
 
     shape: tuple[int, int, int]
     hidden_dim: int

@@ -14,12 +14,15 @@ from aelab.nets.base import Encoder, Net, activation
 
 @dataclass(frozen=True)
 class MLP(Net):
-    """`hidden_dims` are the widths from the image to the code. The decoder has them in reverse.
+    """A multilayer perceptron as encoder and another as decoder.
 
-    `tied`: the decoder's matrices are the transposed matrices of the encoder that this recipe built last. Raises
-    ValueError if the decoder's input or output then has another width than the encoder's output or input.
+    `hidden_dims` are the hidden widths from the image to the code. The decoder has them in reverse. If they are empty,
+    encoder and decoder are one linear layer each.
 
-    `init`: `torch` is the default of torch.nn.Linear. `glorot` is W ~ U(±sqrt(6 / (inputs + outputs))) and b = 0
+    With `tied`, the decoder's matrices are the transposed matrices of the encoder that this recipe built last. Raises
+    ValueError if the decoder's widths are then not those of the encoder in reverse.
+
+    `init` is the initialisation. `torch` is the default of torch.nn.Linear. `glorot` is W ~ U(±sqrt(6 / (inputs + outputs))) and b = 0
     (Glorot & Bengio, 2010, equation 16). `glorot_4` is four times that, which compensates for the slope of a sigmoid.
     """
 
@@ -73,7 +76,7 @@ class MLP(Net):
 
 
 class Transposed(nn.Module):
-    """x -> x W + b. W belongs to another linear layer, which computes x Wᵀ. The bias is its own."""
+    """A linear layer x W + b. It shares W with another layer, which computes x Wᵀ. The bias b is its own."""
 
     def __init__(self, layer: nn.Linear) -> None:
         super().__init__()

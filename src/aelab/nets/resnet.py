@@ -15,7 +15,7 @@ from aelab.nets.base import Encoder, Net, activation, halvings
 
 
 class Block(nn.Module):
-    """(B, channels, h, w) -> the same: x + conv(act(norm(conv(act(norm(x))))))."""
+    """A residual block on maps (B, channels, h, w): x + conv(act(norm(conv(act(norm(x))))))."""
 
     def __init__(self, channels: int, groups: int, act: str) -> None:
         super().__init__()
@@ -32,15 +32,16 @@ class Block(nn.Module):
 
 
 def normed(channels: int, groups: int, act: str) -> list[nn.Module]:
-    """Return a normalisation and an activation. The number of groups is the gcd of `groups` and `channels`."""
+    """Return GroupNorm and an activation. The norm has as many groups as the gcd of `groups` and `channels`."""
     return [nn.GroupNorm(math.gcd(groups, channels), channels), activation(act)]
 
 
 @dataclass(frozen=True)
 class ResNet(Net):
-    """A convolution to half the size and `blocks` residual blocks for each of `channels`, then a linear layer.
+    """A residual encoder and decoder.
 
-    The decoder mirrors this with nearest upsampling. Any height, width and number of channels will do.
+    For each of `channels`, a convolution halves the size, and `blocks` residual blocks follow. A linear layer then gives
+    the code. The decoder mirrors this with nearest upsampling. Any height, width and number of channels will do.
     """
 
     shape: tuple[int, int, int]

@@ -1,6 +1,7 @@
 """Convolutions and residual blocks whose code is a stack of maps, for models that take maps.
 
-The net pair of van den Oord, Vinyals & Kavukcuoglu, Neural discrete representation learning, 2017, section 4.1.
+This is the encoder and decoder of van den Oord, Vinyals & Kavukcuoglu, Neural discrete representation learning, 2017,
+section 4.1.
 """
 
 from collections.abc import Sequence
@@ -15,7 +16,10 @@ from aelab.nets.resnet import Block
 
 @dataclass(frozen=True)
 class Spatial(Net):
-    """Each of `channels` halves the size. `blocks` residual blocks stand before the code, and as many after it."""
+    """A convolutional encoder and decoder whose codes are maps. For each of `channels`, a convolution halves the size.
+
+    `blocks` residual blocks stand before the code, and as many after it.
+    """
 
     shape: tuple[int, int, int]
     channels: Sequence[int]
@@ -32,14 +36,14 @@ class Spatial(Net):
         return halvings(self.shape, len(self.channels))[-1]
 
     def encoder(self, out_dim: int, extra: int = 0) -> nn.Module:
-        """(B, C, H, W) -> (B, out_dim, h, w)."""
+        """Return a module that maps images (B, C, H, W) to (B, out_dim, h, w)."""
         layers: list[nn.Module] = []
         for inputs, outputs in pairwise([self.shape[0] + extra, *self.channels]):
             layers += [nn.Conv2d(inputs, outputs, 3, stride=2, padding=1), activation(self.activation)]
         return Encoder(*layers, *self._blocks(), nn.Conv2d(self.channels[-1], out_dim, 1))
 
     def decoder(self, in_dim: int, maps: int) -> nn.Module:
-        """(B, in_dim, h, w) -> (B, maps · C, H, W)."""
+        """Return a module that maps (B, in_dim, h, w) to (B, maps · C, H, W)."""
         layers: list[nn.Module] = [nn.Conv2d(in_dim, self.channels[-1], 3, padding=1), *self._blocks()]
         sizes = halvings(self.shape, len(self.channels))
         widths = [*reversed(self.channels), maps * self.shape[0]]

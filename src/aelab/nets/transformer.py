@@ -1,7 +1,8 @@
 """A transformer from the patches of an image to one code, and back.
 
 A learned token collects the code, as in Dosovitskiy et al., An image is worth 16x16 words, 2021. In the decoder every
-patch has a learned query, to which the code is added. Sizes that `patch_size` does not divide are padded, and cropped.
+patch has a learned query, to which the code is added. If `patch_size` does not divide the height or the width, images
+are padded, and the output is cropped.
 """
 
 from dataclasses import dataclass
@@ -14,7 +15,10 @@ from aelab.nets.base import Net, joined
 
 
 class Block(nn.Module):
-    """(B, tokens, dim) -> the same. Attention and a two-layer net, each after a LayerNorm and added to its input."""
+    """A transformer block on tokens (B, tokens, dim). It consists of self-attention and a two-layer net.
+
+    Each of the two has a LayerNorm before it, and its output is added to its input.
+    """
 
     def __init__(self, dim: int, heads: int) -> None:
         super().__init__()
@@ -69,7 +73,10 @@ class Decoder(nn.Module):
 
 @dataclass(frozen=True)
 class Transformer(Net):
-    """Square patches with sides of `patch_size` pixels, tokens of `dim` numbers, `depth` blocks on each side."""
+    """A transformer encoder and decoder of `depth` blocks each, with `heads` attention heads.
+
+    Patches are squares with sides of `patch_size` pixels, and tokens have `dim` numbers.
+    """
 
     shape: tuple[int, int, int]
     patch_size: int

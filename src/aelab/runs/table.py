@@ -1,4 +1,4 @@
-"""One table over runs. Runs that differ in their seed only make one row."""
+"""One table over runs. Runs that differ only in their seed share one row."""
 
 import csv
 import io
@@ -23,7 +23,7 @@ GROUPS = ("model", "net", "data", "noise", "reconstruction")
 
 @dataclass
 class Setting:
-    """The runs that differ in their seed only."""
+    """The runs that differ only in their seed, with their numbers."""
 
     values: dict[str, str]
     runs: list[Run] = field(default_factory=list)
@@ -46,7 +46,10 @@ class Setting:
 
 
 class Report:
-    """The finished runs in some folders. Raises UserError if there are none, or if none of them has a column."""
+    """The finished runs in some folders, sorted by the number `sort`, or else by the first of `columns`.
+
+    Raises UserError if there are no finished runs, or if none of them has one of the numbers.
+    """
 
     def __init__(self, folders: Iterable[str | Path], columns: Sequence[str], sort: str | None) -> None:
         found: dict[tuple[tuple[str, str], ...], Setting] = {}
@@ -86,7 +89,11 @@ class Report:
         return choose((s for s in self.settings if s.of(column)), key=lambda s: s.mean(column))
 
     def rows(self, bold: str = "{}", plus_minus: str = " ± ") -> list[list[str]]:
-        """Return a head, and one row per setting: its values, its number of runs, and mean ± interval per column."""
+        """Return a head, and one row per setting.
+
+        A row holds the values of the setting, its number of runs, and mean ± interval per column. `bold` is the format
+        of the best cell of each column.
+        """
         best = {column: self.best(column) for column in self.columns}
         rows = [[*self.keys, "runs", *self.columns]]
         for setting in self.settings:
@@ -134,7 +141,7 @@ class Report:
     def paired(self, first: str, second: str) -> str:
         """Return a paired t-test of two settings, such as `model=ae` and `model=vae`.
 
-        The pairs are the runs that share everything else.
+        A pair is two runs that share their seed and all other settings. Raises UserError for fewer than two pairs.
         """
         from scipy.stats import ttest_rel
 
@@ -153,7 +160,7 @@ class Report:
         return "\n".join(lines) + "\n"
 
     def _by_rest(self, word: str) -> dict[tuple[Any, ...], dict[str, float]]:
-        """Return the numbers of the runs with this value, by everything else that a pair must share."""
+        """Return the numbers of the runs that have `word`, KEY=VALUE, by all that the runs of a pair share."""
         key, _, value = word.partition("=")
         return {
             (*sorted((k, v) for k, v in setting.values.items() if k != key), run.manifest["seed"]): numbers
@@ -172,7 +179,7 @@ def settings(manifest: dict[str, Any]) -> dict[str, str]:
 
 
 def number(mean: float, interval: float | None, plus_minus: str = " ± ") -> str:
-    """Return mean ± interval with as many digits as the interval allows, which are two of its own."""
+    """Return mean ± interval. The digits end at the second significant digit of the interval."""
     if not interval:
         return f"{mean:.5g}"
     digits = max(1 - math.floor(math.log10(interval)), 0)
