@@ -172,7 +172,7 @@ def template(config: DictConfig, data: Images, device: torch.device) -> Seconds:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("overrides", nargs="*", help="as for `ae train`; the model is always ae")
+    parser.add_argument("overrides", nargs="*", help="as for `ae train`; the model is ae, except with --variant")
     parser.add_argument("--variant", action="append", default=[], help="overrides in quotes; may be repeated")
     arguments = parser.parse_intermixed_args()
     warnings.filterwarnings("ignore")

@@ -22,11 +22,11 @@ from aelab.runs.sweep import seconds
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--times", type=int, default=5, help="a model is killed")
+    parser.add_argument("--times", type=int, default=5, help="how often each model is killed")
     parser.add_argument("words", nargs="*", help="models, all by default, and key=value for `ae train`")
     arguments, more = parser.parse_known_args()  # argparse takes words behind an option for unknown
     overrides = [word for word in (*arguments.words, *more) if "=" in word or word.startswith("~")]
-    models = [word for word in arguments.words if word not in overrides]
+    models = [word for word in (*arguments.words, *more) if word not in overrides]
     same = True
     with tempfile.TemporaryDirectory() as folder:
         for model in models or sorted(path.stem for path in (configs() / "model").glob("*.yaml")):

@@ -79,7 +79,8 @@ def papers() -> Iterator[tuple[str, dict[str, Any]]]:
 def settings(experiment: str, overrides: list[str]) -> str:
     """Return a digest of the config of an experiment and of what a row overrides.
 
-    It is recorded with the numbers of the row. A test compares it, so whoever changes an experiment runs its rows again.
+    It is recorded with the numbers of the row. A test fails if the digest has changed since, because the row must then
+    be run again.
     """
     said = yaml.safe_load((configs() / "experiment" / f"{experiment}.yaml").read_text())
     return hashlib.sha256(json.dumps([said, overrides], sort_keys=True).encode()).hexdigest()[:8]

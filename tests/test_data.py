@@ -258,7 +258,7 @@ def test_mistakes_in_a_folder(folder, tmp_path):
         Image.new("RGB", (12, 10)).save(tmp_path / f"{i}.png")
     (tmp_path / "3.png").write_bytes((tmp_path / "3.png").read_bytes()[:40])
     for loader in ("resident", "stream"):
-        with pytest.raises(UserError, match="3.png is no readable image") as error:
+        with pytest.raises(UserError, match="3.png cannot be read as an image") as error:
             it = of_folder(tmp_path, f"data.loader={loader}", "data.val_size=1")
             [everything(it.batches(split)) for split in ("train", "val", "test")]
         assert "\n" not in str(error.value)

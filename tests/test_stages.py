@@ -46,7 +46,7 @@ def test_codes_are_those_of_the_encoder_and_every_image_stays_in_its_split(layer
 
 def test_codes_that_no_layer_can_rebuild_are_refused(tmp_path):
     linear = trained(tmp_path / "linear", "model=ae", "trainer.max_epochs=1")
-    with pytest.raises(UserError, match=r"in \[0, 1\]: train that run with model.code_activation=Sigmoid"):
+    with pytest.raises(UserError, match=r"codes in \[0, 1\]: train that run with model.code_activation=Sigmoid"):
         data("data=codes", f"data.root={linear.folder}")
     told = trained(tmp_path / "told", "model=cvae", "trainer.max_epochs=1")
     for attempt in (lambda: data("data=codes", f"data.root={told.folder}"), lambda: finetuned(told, tmp_path / "f")):

@@ -63,7 +63,7 @@ def test_a_code_of_two_units(tmp_path):
     """A code of two units has a manifold and a plane, but no picture in three dimensions."""
     run = trained(tmp_path / "run", "model.latent_dim=2", "trainer.max_epochs=1")
     assert draw(run, ["manifold", "latent_2d"]) == ["manifold", "latent_2d"]
-    with pytest.raises(Unsupported, match="fewer than three units"):
+    with pytest.raises(Unsupported, match="at least three units"):
         draw(run, ["latent_3d"])
 
 

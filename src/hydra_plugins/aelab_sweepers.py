@@ -24,7 +24,7 @@ from aelab.errors import UserError
 from aelab.runs.frozen import word_today
 from aelab.runs.sweep import Sweep, job_name
 
-Outcome = float | list[float] | str  # the score or scores of a job, or a line that says why it failed
+Outcome = float | list[float] | str  # the score or scores of a job, or the reason why it failed
 
 # `Grid` takes the place of Hydra's own `basic`. A config that overrode the sweeper in the primary defaults list instead
 # would win over `sweep=tpe`, which chooses Optuna.
@@ -65,7 +65,7 @@ class Completing(Sweeper):
         try:
             with redirect_stderr(
                 StringIO()
-            ):  # Hydra would print the words of a job that failed. The caller prints why
+            ):  # Hydra would print the words of a job that failed. The caller prints the reason
                 score: float | list[float] = result.return_value
             return score
         except Exception as error:
@@ -105,8 +105,8 @@ class Search(Completing):
     `tag(log,interval(…))`.
 
     The study lies in the sweep's folder. If the line is typed again, the study goes on toward the same total of trials,
-    and begins with the trials that were cut. Trials that failed are not retried. With several scores, such as score=[val/mse,val/kl] and
-    directions=[minimize,minimize], it looks for the Pareto front.
+    and begins with the trials that were cut. Trials that failed are not retried. With several scores, such as
+    score=[val/mse,val/kl] and directions=[minimize,minimize], it looks for the Pareto front.
     """
 
     def __init__(
@@ -202,5 +202,7 @@ class Search(Completing):
                 case _:
                     fixed.append(f"{key}={override.get_value_element_as_str()}")
         if not space:
-            raise UserError("there is nothing to search: type, for one, optimizer.lr='tag(log,interval(1e-4,1e-2))'")
+            raise UserError(
+                "there is nothing to search: type, for example, optimizer.lr='tag(log,interval(1e-4,1e-2))'"
+            )
         return fixed, space

@@ -1,4 +1,4 @@
-"""Images for training, validation and test: what every source shares.
+"""What every source of images shares: the splits for training, validation and test, and their loaders.
 
 A source supplies `read`. This file checks the shape and cuts validation from the official training split.
 """
@@ -43,7 +43,7 @@ class Images(LightningDataModule):
     split_seed: int
     """Seed of the validation split. It is not the run's seed, so runs that differ in seed share their split."""
     classes: Sequence[int] | None
-    """Labels that training and validation keep; the model never sees the others. None: all labels."""
+    """Labels that training and validation keep. The test split keeps all labels. None: all labels."""
     loader: Literal["resident", "stream"]
     num_workers: int
     """Processes that read files for `stream`."""
@@ -164,7 +164,7 @@ class Images(LightningDataModule):
         return self.batches("test")
 
     def _prepare(self, pixels: Pixels, split: str) -> Pixels:
-        """Bring images into the declared shape, and binarise them if that happens once. Image files stay as they are."""
+        """Bring images into the declared shape, and binarise them if that happens once. Files stay unchanged."""
         if not isinstance(pixels, Tensor):
             if self.binarize == "static":
                 raise UserError("data.binarize=static needs images in memory: type threshold or dynamic")

@@ -37,8 +37,8 @@ class Codes(Images):
         z = torch.cat(codes)
         if z.min() < 0 or z.max() > 1:
             raise UserError(
-                f"the codes of {self.root} lie in [{z.min():.3g}, {z.max():.3g}], and a layer above wants them in "
-                "[0, 1]: train that run with model.code_activation=Sigmoid"
+                f"the codes of {self.root} lie in [{z.min():.3g}, {z.max():.3g}], but an autoencoder on top needs "
+                "codes in [0, 1]: train that run with model.code_activation=Sigmoid"
             )
         return as_images(z), labels
 

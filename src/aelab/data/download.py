@@ -23,7 +23,7 @@ def from_torchvision(source: Any, root: str, train: bool) -> Any:
         except (OSError, RuntimeError) as error:
             raise UserError(
                 f"{name} is not in {folder} and could not be downloaded ({str(error).splitlines()[0].rstrip(':')}): "
-                "type data.root=FOLDER with the folder where it lies, or go online once"
+                "type data.root=FOLDER for a folder that holds it, or go online once"
             ) from error
     except (ValueError, AssertionError, RuntimeError, EOFError) as error:
         raise UserError(

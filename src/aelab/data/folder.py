@@ -56,7 +56,7 @@ class Folder(Images):
         paths = [path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES]
         if len(paths) < 3:
             raise UserError(
-                f"{folder} holds {len(paths)} images, at least 3 are needed: put files in it that end in "
+                f"{folder} holds {len(paths)} images, but at least 3 are needed: add files that end in "
                 f"{', '.join(sorted(SUFFIXES))}, or type another data.root"
             )
         return paths
@@ -82,7 +82,7 @@ class Files:
             with Image.open(path) as file:
                 image = file.convert("L" if channels == 1 else "RGB")
         except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
-            raise UserError(f"{path} is no readable image ({error}): mend it or take it away") from error
+            raise UserError(f"{path} cannot be read as an image ({error}): repair or remove it") from error
         if self.resize:
             scale = max(height / image.height, width / image.width)
             size = [max(round(image.height * scale), height), max(round(image.width * scale), width)]

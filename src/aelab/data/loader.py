@@ -55,8 +55,8 @@ class Pixels(Protocol):
 class Order:
     """The images of each step, as indices on the device.
 
-    With `shuffled`, each epoch has its own permutation. With `repeat`, every epoch has the permutation of the first one.
-    Process `rank` of `world` takes every world-th image of a global batch.
+    With `shuffled`, each epoch has its own permutation. With `repeat`, every epoch has that of the first one. Process
+    `rank` of `world` takes every world-th image of a global batch.
     """
 
     indices: Tensor

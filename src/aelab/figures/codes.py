@@ -27,7 +27,7 @@ def latent_2d(trained: Trained, run: Run) -> Figure:
     """
     z, y = _codes(trained)
     if z.shape[1] < 2:
-        raise Unsupported("a code of one unit has no plane")
+        raise Unsupported("the figure needs a code of at least two units")
     first, second = np.argsort(-z.var(0))[:2]
     panels = {(f"unit {first}", f"unit {second}"): z[:, [first, second]]}
     if z.shape[1] > 2:
@@ -54,7 +54,7 @@ def latent_3d(trained: Trained, run: Run) -> Figure:
     """Draw codes of test images on their first three principal axes, coloured by label."""
     z, y = _codes(trained)
     if z.shape[1] < 3:
-        raise Unsupported("a code of fewer than three units has no space")
+        raise Unsupported("the figure needs a code of at least three units")
     figure = Figure(figsize=(7.5, 5.5))
     axes: Any = figure.add_subplot(projection="3d")
     _scatter(axes, PCA(3, random_state=0).fit_transform(z), y)

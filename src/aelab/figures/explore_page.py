@@ -87,13 +87,16 @@ def _planes(
     deviations = z.std(0)
     pca = PCA(min(3, z.shape[1]), random_state=0).fit(z)
     principal = pca.components_ * np.sqrt(pca.explained_variance_)[:, None]
+    most = sorted(np.argsort(-deviations)[:UNITS].tolist())
+    # A conditional model has one plane of each kind per class.
+    pairs_of_axes = list(combinations(range(len(principal)), 2))[: None if classes is None else 1]
+    pairs_of_units = list(combinations(most, 2))[: None if classes is None else 1]
     for label in [None] if classes is None else range(classes):
         named = "" if label is None else f", class {label}"
-        for a, b in combinations(range(len(principal)), 2) if classes is None else [(0, 1)]:
+        for a, b in pairs_of_axes:
             yield f"principal axes {a + 1} and {b + 1}{named}", pca.mean_, principal[[a, b]], label
-    most = sorted(np.argsort(-deviations)[:UNITS].tolist())
-    for a, b in [units] if units is not None else combinations(most, 2):
-        yield f"units {a} and {b}{named}", z.mean(0), np.diag(deviations)[[a, b]], label
+        for a, b in [units] if units is not None else pairs_of_units:
+            yield f"units {a} and {b}{named}", z.mean(0), np.diag(deviations)[[a, b]], label
 
 
 def _plane(

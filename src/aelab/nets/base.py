@@ -23,7 +23,7 @@ class Net(Protocol):
 
     @property
     def code_sizes(self) -> tuple[int, ...]:
-        """Height and width (h, w) of a map, if codes are stacks of maps (B, D, h, w). () if codes are vectors (B, D)."""
+        """Height and width (h, w) of a map of codes (B, D, h, w). It is () if codes are vectors (B, D)."""
         return ()
 
     def encoder(self, out_dim: int, extra: int = 0) -> nn.Module:
@@ -62,7 +62,7 @@ def activation(name: str, key: str = "net.activation") -> nn.Module:
     known = (*activations.__all__, "Identity")
     if name not in known:
         hint = did_you_mean(name, known)
-        raise ValueError(f"{key}: torch.nn has no activation '{name}'{hint or ' (one is ReLU)'}")
+        raise ValueError(f"{key}: torch.nn has no activation '{name}'{hint or ' (for example ReLU)'}")
     module: nn.Module = getattr(nn, name)()
     return module
 

@@ -16,14 +16,15 @@ from aelab.nets.base import Encoder, Net, activation
 class MLP(Net):
     """A multilayer perceptron as encoder and another as decoder.
 
-    `hidden_dims` are the hidden widths from the image to the code. The decoder has them in reverse. If they are empty,
+    `hidden_dims` are the hidden widths from the image to the code. The decoder has them in reverse. If there are none,
     encoder and decoder are one linear layer each.
 
     With `tied`, the decoder's matrices are the transposed matrices of the encoder that this recipe built last. Raises
     ValueError if the decoder's widths are then not those of the encoder in reverse.
 
-    `init` is the initialisation. `torch` is the default of torch.nn.Linear. `glorot` is W ~ U(±sqrt(6 / (inputs + outputs))) and b = 0
-    (Glorot & Bengio, 2010, equation 16). `glorot_4` is four times that, which compensates for the slope of a sigmoid.
+    `init` is the initialisation. `torch` is the default of torch.nn.Linear. `glorot` is
+    W ~ U(±sqrt(6 / (inputs + outputs))) and b = 0 (Glorot & Bengio, 2010, equation 16). `glorot_4` is four times that,
+    which compensates for the slope of a sigmoid.
     """
 
     shape: tuple[int, int, int]

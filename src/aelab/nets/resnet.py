@@ -40,8 +40,8 @@ def normed(channels: int, groups: int, act: str) -> list[nn.Module]:
 class ResNet(Net):
     """A residual encoder and decoder.
 
-    For each of `channels`, a convolution halves the size, and `blocks` residual blocks follow. A linear layer then gives
-    the code. The decoder mirrors this with nearest upsampling. Any height, width and number of channels will do.
+    For each of `channels`, a convolution halves the size, and `blocks` residual blocks follow. A linear layer gives the
+    code. The decoder mirrors this with nearest upsampling. Any height, width and number of channels will do.
     """
 
     shape: tuple[int, int, int]
