@@ -2,8 +2,8 @@
 
 import inspect
 import json
-import os
 import shutil
+import sys
 from pathlib import Path
 
 import pytest
@@ -27,10 +27,11 @@ TARGETS = sorted(GOLDEN.glob("targets/*.json"))
 SUPPLIED = {"net", "reconstruction", "noise", "seed", "below", "encode", "encoders", "shape", "num_classes", "params"}
 
 SAY = (
-    "{what}. A run of version {version} cannot be opened like this. Raise VERSION in src/aelab/runs/frozen.py by one "
-    "and write a function with @change(VERSION) there, which turns a part as it was into one as it is (for a new key: "
-    "part['key'] = the value that means as before). Then type `python tests/test_frozen.py`, which records the keys of "
-    "the new version."
+    "{what}. A run of version {version} cannot be opened like this. "
+    f"Set VERSION = {frozen.VERSION + 1} in src/aelab/runs/frozen.py, and write a function with "
+    f"@change({frozen.VERSION + 1}) there. It is given every part of an old config. For a new key of a class it says: "
+    "if part['_target_'] is the class, part['key'] = the value that means as before. For a moved target it sets "
+    "part['_target_']. Then type `python tests/test_frozen.py`, which records the keys of the new version."
 )
 
 
@@ -256,5 +257,9 @@ def test_the_shape_of_a_code_follows_from_an_old_config(model):
 
 if __name__ == "__main__":
     path = GOLDEN / "targets" / f"{frozen.VERSION}.json"
-    path.write_text(json.dumps(recorded(), indent=1) + os.linesep)
+    now = recorded()
+    then = json.loads(path.read_text()) if path.exists() else {}
+    if changed := [target for target, keys in then.items() if set(keys) != set(now.get(target, {}))]:
+        sys.exit(SAY.format(what=f"The keys of {', '.join(changed)} changed", version=frozen.VERSION))
+    path.write_text(json.dumps(now, indent=1) + "\n")
     print(path)

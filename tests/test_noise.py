@@ -25,13 +25,21 @@ def test_every_noise_keeps_the_shape_the_input_and_its_generator(name, images):
         assert hidden.any()
         if name != "dropout":  # dropout divides the other pixels by 1 - p
             assert torch.equal(torch.where(hidden, images, seen), images), "pixels that are not hidden must not change"
-    assert (hidden is None) == (name in ("none", "gaussian", "speckle", "gaussian_blur", "motion_blur"))
     assert torch.equal(images, before)
     assert torch.equal(torch.get_rng_state(), state), "a draw came from the global generator"
     assert torch.equal(seen, it(images, g())[0]), "equal generators must give equal noise"
-    if name not in ("none", "gaussian_blur", "quadrants"):
-        assert not torch.equal(seen, it(images, g(1))[0])
+    drawn, start = g(), g().get_state()
+    it(images, drawn)
+    if not torch.equal(drawn.get_state(), start):
+        assert not torch.equal(seen, it(images, g(1))[0]), "another generator, other noise"
     assert (seen is images) == (name == "none")
+
+
+def test_noise_that_chooses_no_pixels_hides_none(images):
+    for it in (noise.NoNoise(), noise.Gaussian(0.1, clip=True), noise.Speckle(0.1), noise.GaussianBlur(1.0)):
+        assert it(images, g())[1] is None
+    for it in (noise.Masking(0.5), noise.SaltPepper(0.5), noise.Impulse(0.5), noise.Dropout(0.5), noise.Quadrants(1)):
+        assert it(images, g())[1].any()
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ import subprocess
 
 import pytest
 import torch
-from conftest import compose, trained
+from conftest import compose, start, trained
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import OmegaConf
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -193,3 +193,21 @@ def test_a_users_own_package_is_built_when_trusted(tmp_path, monkeypatch):
     with pytest.raises(UserError, match=r"type trust=\[mine\]"):
         instantiate(config)
     assert instantiate(config, ["mine"]).x == 8
+
+
+def test_a_run_that_was_killed_while_it_began_begins_anew(tmp_path, monkeypatch):
+    """The config is written last. Without it the folder is no run, and the same line starts one."""
+    written = []
+
+    def write(path, text):
+        if path.name == "config.yaml":
+            raise KeyboardInterrupt
+        written.append(path.name)
+        path.write_text(text)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr("aelab.runs.run.write_text", write)
+        start(tmp_path / "run", "trainer.max_epochs=1", "logger=[]", "~callbacks.pictures")
+    assert "manifest.json" in written
+    run = trained(tmp_path / "run", "trainer.max_epochs=1", "logger=[]", "~callbacks.pictures")
+    assert run.manifest["status"] == "done"

@@ -144,6 +144,7 @@ def test_names_of_folders():
     assert job_name(["net.activation=a/b"]) == "net.activation=a_b"
     long = [f"model.key_{i}={i}" for i in range(50)]
     assert len(job_name(long).encode()) < LONGEST < 255
+    assert len(job_name(["name_of=" + "字" * 200]).encode()) < LONGEST
     assert job_name(long) != job_name([*long[:-1], "model.key_49=x"])
 
 

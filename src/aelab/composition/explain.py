@@ -114,8 +114,9 @@ def task(verb: str, config: DictConfig, keys: Mapping[str, Any]) -> Iterator[Non
 def task_of_run(verb: str, config: DictConfig, keys: Mapping[str, Any]) -> Iterator[Run]:
     """As `task`, for a verb that takes a trained run. Its messages go to stderr."""
     with task(verb, config, {**keys, "run": str, "checkpoint": str, "trust": list[str]}):
+        run = Run(config.run, config.trust)
         start_console(Console(stderr=True))
-        yield Run(config.run, config.trust)
+        yield run
 
 
 def _own(config: DictConfig) -> dict[str, Any]:

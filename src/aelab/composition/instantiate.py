@@ -103,7 +103,7 @@ def _checked(target: str, trust: Sequence[str]) -> Any:
         found = get_object(target)
     except Exception as error:
         raise UserError(f"_target_: {target} cannot be imported ({error.__cause__ or error})") from error
-    # `aelab.runs.run.os.system` begins well, but was defined elsewhere.
+    # `aelab.metrics.base.os.system` would begin well, but be defined elsewhere.
     if not callable(found) or not inside(f"{getattr(found, '__module__', '')}.{getattr(found, '__qualname__', '')}"):
         raise UserError(problem)
     return found

@@ -126,8 +126,15 @@ class Objective(LightningModule):
         finally:
             self._memory = None
 
+    def optimizer_of(self, parameters: Iterable[nn.Parameter]) -> Optimizer:
+        """Return the optimizer of some parameters. Raises UserError for values that it refuses."""
+        try:
+            return self.optimizer(list(parameters))
+        except ValueError as error:
+            raise UserError(f"optimizer: {error}") from error
+
     def configure_optimizers(self) -> Any:
-        optimizer = self.optimizer([p for p in self.parameters() if p.requires_grad])
+        optimizer = self.optimizer_of(p for p in self.parameters() if p.requires_grad)
         return [optimizer], descriptions(self.scheduler, optimizer, self.trainer)
 
 
@@ -331,7 +338,7 @@ class Alternating(Autoencoder):
         # The reconstruction term comes last, as it does in the optimizer state of runs of version 0.
         parts = sorted(self.children(), key=lambda part: id(part) == id(self.reconstruction))
         rest = dict.fromkeys(p for part in parts for p in part.parameters() if p.requires_grad and id(p) not in critics)
-        optimizers = [self.optimizer(self.critics.parameters()), self.optimizer(list(rest))]
+        optimizers = [self.optimizer_of(self.critics.parameters()), self.optimizer_of(rest)]
         self._schedules = [entry for o in optimizers for entry in descriptions(self.scheduler, o, self.trainer)]
         return optimizers, [entry["scheduler"] for entry in self._schedules]
 

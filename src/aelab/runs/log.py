@@ -27,7 +27,7 @@ def start_log(folder: Path, quiet: bool = False) -> None:
 
 
 def stop_log() -> None:
-    """Close the `train.log` that is open, if there is one."""
+    """Close the `train.log` that is open, if there is one, and remove every other handler of the root logger."""
     root = logging.getLogger()
     for old in root.handlers[:]:
         root.removeHandler(old)
@@ -42,8 +42,8 @@ def start_console(console: logging.Handler | None) -> None:
     logging.captureWarnings(True)
     for harmless in ("Experiment logs directory", "The number of training batches", ".*LeafSpec"):
         warnings.filterwarnings("ignore", harmless)
-    if "torch" in sys.modules:
-        # Lightning sets the levels of its loggers when it is imported, so it is imported before they are set here.
-        import lightning.pytorch  # noqa: F401
+    # Lightning sets the levels of its loggers when it is imported, so it is imported before they are set here.
+    import lightning.pytorch  # noqa: F401
+
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)

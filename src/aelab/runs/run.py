@@ -60,21 +60,22 @@ class Run:
             if differences := run.differences(config):
                 raise UserError(f"{folder} holds a run with another config ({differences}): type another name=…")
             return run
-        write_text(folder / "config.yaml", frozen.freeze(config))
-        run = cls(folder, config.trust)
         origin = git_state()
         if origin["dirty"]:
             write_text(folder / "code.diff", git_diff())
-        run.update_manifest(
-            status="planned",
-            command=f"{sys.argv[0]} {shlex.join(sys.argv[1:])}".strip(),
-            overrides=list(overrides),
-            choices=choices,
-            seed=config.seed,
+        manifest = {
+            "status": "planned",
+            "command": f"{sys.argv[0]} {shlex.join(sys.argv[1:])}".strip(),
+            "overrides": list(overrides),
+            "choices": choices,
+            "seed": config.seed,
             **origin,
-            versions=versions(),
-        )
-        return run
+            "versions": versions(),
+        }
+        write_text(folder / "manifest.json", _json(manifest))
+        # The config comes last, because it makes the folder a run. A process that is killed before leaves no half run.
+        write_text(folder / "config.yaml", frozen.freeze(config))
+        return cls(folder, config.trust)
 
     @contextmanager
     def training(self, hardware: str) -> Iterator[None]:
@@ -89,7 +90,7 @@ class Run:
                 raise UserError(f"{self.folder} is being trained by another process: wait, or stop that") from error
             starts = [*self.manifest.get("starts", []), _now()]
             where = {"host": platform.node(), "hardware": hardware}
-            self.update_manifest(status="running", starts=starts, started=starts[0], error=None, **where)
+            self.update_manifest(status="running", starts=starts, started=starts[0], ended=None, error=None, **where)
             start_log(self.folder)
             held.callback(stop_log)
             try:
@@ -215,5 +216,8 @@ def _read(path: Path) -> dict[str, Any]:
     try:
         content: dict[str, Any] = json.loads(path.read_text())
     except ValueError as error:
-        raise UserError(f"{path} is broken ({error}): delete it, and evaluate writes it anew") from error
+        advice = (
+            "delete it, and evaluate writes it anew" if path.name == "metrics.json" else "the run must be started anew"
+        )
+        raise UserError(f"{path} is broken ({error}): {advice}") from error
     return content

@@ -39,7 +39,7 @@ def job_name(overrides: Iterable[str]) -> str:
     """Return the name of a new job, at most `LONGEST` bytes long."""
     name = ",".join(_settings(overrides)).replace("/", "_") or "defaults"
     if len(name.encode()) > LONGEST:
-        name = name[: LONGEST // 2] + "…" + digest(name)
+        name = name.encode()[: LONGEST // 2].decode(errors="ignore") + "…" + digest(name)
     return name
 
 
@@ -124,7 +124,7 @@ def _key(word: str) -> str:
 
 def seconds(manifest: dict[str, Any]) -> float | None:
     """Return how long the last stretch of a run took. None for a run that has not ended."""
-    if "ended" not in manifest or not manifest.get("starts"):
+    if not manifest.get("ended") or not manifest.get("starts"):
         return None
     return (datetime.fromisoformat(manifest["ended"]) - datetime.fromisoformat(manifest["starts"][-1])).total_seconds()
 
