@@ -1,6 +1,6 @@
 """Draws one row of reconstructions per run, all of the same test images, to compare runs at a glance.
 
-python scripts/strip.py logs/zoo/* --output docs/zoo.png
+python scripts/strip.py logs/zoo/model=* --output docs/zoo.png
 """
 
 import argparse
