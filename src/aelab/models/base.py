@@ -353,15 +353,19 @@ class Alternating(Autoencoder):
                 entry["scheduler"].step(*watches)
 
 
-def kl(mu: Tensor, logvar: Tensor, m: Tensor | float = 0, v: Tensor | float = 0) -> Tensor:
-    """Return KL(N(mu, exp(logvar)) || N(m, exp(v))) in nats, summed over the units of a code, (B,)."""
-    return kl_per_unit(mu, logvar, m, v).flatten(1).sum(1)
+def kl(mu: Tensor, logvar: Tensor, prior: tuple[Tensor, Tensor] | None = None) -> Tensor:
+    """Return KL(N(mu, exp(logvar)) || prior) in nats, summed over the units of a code, (B,). See `kl_per_unit`."""
+    return kl_per_unit(mu, logvar, prior).flatten(1).sum(1)
 
 
-def kl_per_unit(mu: Tensor, logvar: Tensor, m: Tensor | float = 0, v: Tensor | float = 0) -> Tensor:
-    """Return the KL of each unit: ((mu - m)² + exp(logvar)) / exp(v) - 1 + v - logvar, halved; m = v = 0 by default."""
-    if not isinstance(v, Tensor):
+def kl_per_unit(mu: Tensor, logvar: Tensor, prior: tuple[Tensor, Tensor] | None = None) -> Tensor:
+    """Return the KL of each unit: ((mu - m)² + exp(logvar)) / exp(v) - 1 + v - logvar, halved.
+
+    `prior` holds m and v, the means and log variances of the prior. Without it the prior is N(0, I).
+    """
+    if prior is None:
         return (mu.square() + logvar.exp() - 1 - logvar) / 2
+    m, v = prior
     return (((mu - m).square() + logvar.exp()) / v.exp() - 1 + v - logvar) / 2
 
 

@@ -42,7 +42,7 @@ class StructuredCVAE(Autoencoder):
         mu, logvar = self.recognition(x).chunk(2, dim=1)
         z = mu + (logvar / 2).exp() * torch.randn_like(mu)
         reconstruction = (hidden * self.elements(self.decoder(z), x)).flatten(1).sum(1).mean()
-        divergence = kl(mu, logvar, m, v).mean()
+        divergence = kl(mu, logvar, (m, v)).mean()
         guess = (hidden * self.elements(g, x)).flatten(1).sum(1).mean()
         bound = reconstruction + divergence
         loss = bound + self.at_step(self.guess_weight) * guess

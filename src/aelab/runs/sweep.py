@@ -81,12 +81,12 @@ class Sweep:
         """
         folder.mkdir(parents=True, exist_ok=True)
         path = folder / "sweep.json"
-        keys = sorted({_key(word) for job in jobs for word in job} - _NO_SETTINGS)
+        keys = _keys(word for job in jobs for word in job)
         with FileLock(folder / ".sweep.lock"):
             ledger: dict[str, Any] = {"keys": keys, "jobs": {}}
             if path.exists():
                 ledger = json.loads(path.read_text())
-            before = sorted({_key(key) for key in ledger["keys"]} - _NO_SETTINGS)
+            before = _keys(ledger["keys"])
             if before != keys:
                 raise UserError(
                     f"{folder} holds a sweep over {', '.join(before)}, and this one is over {', '.join(keys)}: "
@@ -115,11 +115,9 @@ class Sweep:
         return {job: self.manifest(job) for job in self.jobs}
 
 
-_NO_SETTINGS = {"name", "paths.log_dir", "paths.data_dir", "trust", "data.root"}
-
-
-def _key(word: str) -> str:
-    return word_today(word).partition("=")[0]
+def _keys(words: Iterable[str]) -> list[str]:
+    """Return the keys of words that make one job differ from another, in the words of this version."""
+    return sorted({word.partition("=")[0] for word in _settings(words)})
 
 
 def seconds(manifest: dict[str, Any]) -> float | None:
