@@ -239,7 +239,9 @@ def test_a_folder_with_classes_and_a_test_split(folder):
 
 def test_a_folder_without_a_test_split(folder):
     it = of_folder(folder / "train")
-    assert [it.size(split) for split in ("train", "val", "test")] == [14, 4, 2]
+    test = it.size("test")  # a share by name is a tenth on average
+    assert 1 <= test <= 5
+    assert [it.size(split) for split in ("train", "val")] == [20 - 4 - test, 4]
 
 
 def test_a_folder_is_resized_when_asked(folder):

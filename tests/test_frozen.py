@@ -197,7 +197,9 @@ def test_every_model_learns_as_it_did(name, tmp_path):
     probe = Probe()
     fit(Run.start(tmp_path / "run", *compose("train", words)), callbacks=[probe])
     for now, before in zip(probe.terms, then["steps"], strict=True):
-        assert now == pytest.approx(before, rel=1e-5)
+        # Which entries of a codebook are nearest flips where another processor rounds otherwise.
+        assert now.pop("perplexity", 0) == pytest.approx(before.pop("perplexity", 0), rel=0.03)
+        assert now == pytest.approx(before, rel=1e-3 if name == "vqvae" else 1e-5)
 
 
 @pytest.mark.slow

@@ -406,10 +406,15 @@ def test_anomalies_are_told_by_scores_and_a_threshold_from_validation(tmp_path):
     assert values["auroc/error"] > 0.8
 
 
-@pytest.mark.parametrize("classes", ["null", "[0,1,2,3,4,5,6,7,8,9]", "[11]"])
+@pytest.mark.parametrize("classes", ["null", "[0,1,2,3,4,5,6,7,8,9]"])
 def test_no_anomalies_without_normal_and_other_images(classes, subject):
     with pytest.raises(Unsupported, match="normal"):
         group("anomaly", f"metrics.anomaly.normal_classes={classes}")(subject)
+
+
+def test_normal_classes_that_there_are_not(subject):
+    with pytest.raises(UserError, match="no class '11'"):
+        group("anomaly", "metrics.anomaly.normal_classes=[11]")(subject)
 
 
 def test_a_run_on_another_machine_is_evaluated_there(monkeypatch):

@@ -31,7 +31,7 @@ KEYS: dict[str, Any] = {
     "stages": dict[str, dict[str, Any]] | None,
     "compile": bool,
     "trust": list[str],
-    "paths": dict[str, str],
+    "paths": dict[str, str | None],
     "resume": str | None,
 }
 

@@ -1,6 +1,7 @@
 """The objects of a run, built from its config: model, data, loggers, metrics."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -83,16 +84,31 @@ def trained(run: Run, which: str = "best") -> Objective:
 
     Raises UserError for a checkpoint that is absent, broken, or of another model.
     """
+    built = model(run.config)
+    with _checkpoint(run, which) as state:
+        built.load_state_dict(state["state_dict"])
+    return built.eval()
+
+
+def step_of(run: Run, which: str = "best") -> int:
+    """Return the number of steps after which a checkpoint was saved."""
+    with _checkpoint(run, which) as state:
+        return int(state["global_step"])
+
+
+@contextmanager
+def _checkpoint(run: Run, which: str) -> Iterator[dict[str, Any]]:
+    """Give what a checkpoint holds, and say in one line what is wrong with it."""
     path = run.checkpoint(which)
     if not path.is_file():
         raise UserError(f"{path} does not exist: the run saved nothing yet (checkpoint=best or checkpoint=last)")
-    built = model(run.config)
     try:
-        built.load_state_dict(torch.load(path, map_location="cpu", weights_only=True)["state_dict"])
+        yield torch.load(path, map_location="cpu", weights_only=True)
+    except UserError:
+        raise
     except Exception as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise UserError(f"{path} is broken or of another model ({reason}): try checkpoint=last") from error
-    return built.eval()
 
 
 def trained_autoencoder(run: Run, which: str = "best") -> Autoencoder:

@@ -1,6 +1,8 @@
 """A trained model with its data, which metrics, samplers and figures are given."""
 
+import logging
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any, Protocol
@@ -14,7 +16,10 @@ from aelab.data.base import Images
 from aelab.data.loader import Batch, Split
 from aelab.models.base import Autoencoder
 from aelab.noise import Noise, NoNoise
+from aelab.runs.provenance import data_changes
 from aelab.runs.run import Run
+
+log = logging.getLogger(__name__)
 
 
 class Trained:
@@ -61,6 +66,36 @@ class Trained:
         """Return reconstructions (N, C, H, W) of images under the run's noise, and labels (N,), on the CPU."""
         batches = self.batches(split, limit=limit)
         return _joined((self.model.reconstruct(batch).float(), batch.y) for batch in batches)
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where the numbers and figures of a checkpoint on some data belong."""
+
+    name: str
+    """Empty for the run's own data and final checkpoint. Otherwise the name of a place beside them."""
+    about: dict[str, Any]
+
+    @classmethod
+    def of(cls, run: Run, data: Images, checkpoint: str) -> "Place":
+        """Return the place. A line says if the data is not what the run was trained on, and what changed."""
+        manifest, names = run.manifest, []
+        step = build.step_of(run, checkpoint)
+        final = manifest.get("checkpoint", "best" if run.checkpoint("best").exists() else "last")
+        if manifest.get("status") != "done" or checkpoint != final:
+            names.append(f"{checkpoint}_step_{step}")
+        if manifest.get("data") not in (None, data.fingerprint):
+            names.append(f"data_{data.fingerprint[:8]}")
+            log.warning("other data than the run was trained on: %s", data_changes(manifest, data.facts()))
+        about = {"checkpoint": checkpoint, "step": step, "root": data.root, "data": data.fingerprint}
+        return cls("_".join(names), about)
+
+    def add(self, run: Run, metrics: dict[str, float]) -> None:
+        """Write numbers to this place."""
+        if self.name:
+            run.add_other_metrics(self.name, self.about, metrics)
+        else:
+            run.add_metrics(metrics)
 
 
 class MetricGroup(Protocol):

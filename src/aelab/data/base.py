@@ -19,7 +19,7 @@ from aelab.data.errors import image_errors
 from aelab.data.loader import Loader, Order, Pixels, Split
 from aelab.data.resident import Resident
 from aelab.data.stream import Stream
-from aelab.errors import UserError
+from aelab.errors import UserError, did_you_mean
 from aelab.noise import Noise
 
 
@@ -42,8 +42,8 @@ class Images(LightningDataModule):
     """Size of the validation split, as a number of images or as a share below 1 of the official training split."""
     split_seed: int
     """Seed of the validation split. It is not the run's seed, so runs that differ in seed share their split."""
-    classes: Sequence[int] | None
-    """Labels that training and validation keep. The test split keeps all labels. None: all labels."""
+    classes: Sequence[int | str] | None
+    """Classes that training and validation keep, by label or name. The test split keeps all. None: all classes."""
     loader: Literal["resident", "stream"]
     num_workers: int
     """Processes that read files for `stream`."""
@@ -59,6 +59,8 @@ class Images(LightningDataModule):
         super().__init__()
         self.splits: dict[Split, tuple[Pixels, Tensor, Tensor]] = {}  # images, labels, indices
         self.fingerprint = ""
+        self.class_names: list[str] = []
+        """The name of each label. A source without names leaves it empty, and the labels are the names."""
         if min(self.batch_size, self.eval_batch_size) < 1:
             raise ValueError("data.batch_size and data.eval_batch_size must be at least 1")
 
@@ -81,25 +83,69 @@ class Images(LightningDataModule):
     def setup(self, stage: str | None = None) -> None:
         if self.splits:
             return
-        digest = hashlib.sha256()
-        official = {}
-        for train in (True, False):
-            pixels, labels = self.read(train)
-            fingerprint(pixels, labels, digest)
-            official[train] = (self._prepare(pixels, "train" if train else "test"), labels)
-        self.fingerprint = digest.hexdigest()[:16]
-        self._check_classes(torch.cat([labels for _, labels in official.values()]))
+        read = [self.read(train) for train in (True, False)]
+        self.fingerprint = self.identify(read)
+        (train, y), (test, y_test) = read
+        self._check_classes(torch.cat([y, y_test]))
 
-        n = len(official[True][1])
-        val = round(self.val_size * n) if self.val_size < 1 else int(self.val_size)
-        if not 0 < val < n:
-            raise UserError(f"data.val_size={self.val_size} must leave some, and not all, of the {n} training images")
-        shuffled = torch.randperm(n, generator=randomness.generator("cpu", "validation", self.split_seed))
+        chosen = self.validation(len(y))
+        if not 0 < int(chosen.sum()) < len(y):
+            raise UserError(
+                f"data.val_size={self.val_size} must leave some, and not all, of the {len(y)} training images"
+            )
+        train, test = self._prepare(train, "train"), self._prepare(test, "test")
         self.splits = {
-            "train": (*official[True], self._known(official[True][1], shuffled[val:])),
-            "val": (*official[True], self._known(official[True][1], shuffled[:val])),
-            "test": (*official[False], torch.arange(len(official[False][1]))),
+            "train": (train, y, self._known(y, (~chosen).nonzero().flatten())),
+            "val": (train, y, self._known(y, chosen.nonzero().flatten())),
+            "test": (test, y_test, torch.arange(len(y_test))),
         }
+
+    def validation(self, n: int) -> Tensor:
+        """Return which of the `n` official training images are for validation, (n,) bool."""
+        val = round(self.val_size * n) if self.val_size < 1 else int(self.val_size)
+        shuffled = torch.randperm(n, generator=randomness.generator("cpu", "validation", self.split_seed))
+        chosen = torch.zeros(n, dtype=torch.bool)
+        chosen[shuffled[:val]] = True
+        return chosen
+
+    def identify(self, read: Sequence[tuple[Pixels, Tensor]]) -> str:
+        """Return what identifies the data: a hash over the images and labels of both official splits.
+
+        Of images in memory it covers all bytes, and of files that are read one by one their names and sizes.
+        """
+        digest = hashlib.sha256()
+        for pixels, labels in read:
+            if isinstance(pixels, Tensor):
+                digest.update(pixels.contiguous().numpy().data.cast("B"))
+            else:
+                digest.update(repr(pixels).encode())
+            digest.update(labels.numpy().tobytes())
+        return digest.hexdigest()[:16]
+
+    def facts(self) -> dict[str, Any]:
+        """Return what the manifest of a run holds of its data: names of classes, and images per split and class."""
+        counts = {}
+        for split, (_, labels, indices) in self.splits.items():
+            found, numbers = labels[indices].unique(return_counts=True)
+            counts[split] = {self.name_of(int(y)): int(n) for y, n in zip(found, numbers, strict=True)}
+        return {"classes": [self.name_of(y) for y in range(self.num_classes or 0)], "images": counts}
+
+    def name_of(self, label: int) -> str:
+        """Return the name of a class."""
+        return self.class_names[label] if self.class_names else str(label)
+
+    def labels_of(self, classes: Sequence[int | str]) -> list[int]:
+        """Return the labels of classes that are given by label or by name. Raises UserError for an unknown one."""
+        known = {self.name_of(label): label for label in range(self.num_classes or 0)}
+        labels = []
+        for one in classes:
+            if str(one) in known:  # a folder `7` is meant by 7, whatever its label is
+                labels.append(known[str(one)])
+            elif isinstance(one, int) and 0 <= one < len(known):
+                labels.append(one)
+            else:
+                raise UserError(f"no class '{one}'{did_you_mean(str(one), known)} (there are {', '.join(known)})")
+        return labels
 
     def size(self, split: Split) -> int:
         """Return the number of images in the split."""
@@ -182,7 +228,7 @@ class Images(LightningDataModule):
         indices = indices.sort().values
         if self.classes is None:
             return indices
-        known = indices[torch.isin(labels[indices], torch.tensor(list(self.classes)))]
+        known = indices[torch.isin(labels[indices], torch.tensor(self.labels_of(self.classes)))]
         if not len(known):
             raise UserError(f"data.classes={list(self.classes)}: no image has one of these labels")
         return known
@@ -215,12 +261,3 @@ def fit(images: Tensor, shape: tuple[int, int, int]) -> Tensor:
     if channels > shape[0]:
         images = rgb_to_grayscale(images)
     return F.pad(images, (right // 2, right - right // 2, down // 2, down - down // 2))
-
-
-def fingerprint(pixels: Pixels, labels: Tensor, digest: Any) -> None:
-    """Feed what identifies the data to a hash: all bytes of a tensor, or the `repr` of a source of files."""
-    if isinstance(pixels, Tensor):
-        digest.update(pixels.contiguous().numpy().data.cast("B"))
-    else:
-        digest.update(repr(pixels).encode())
-    digest.update(labels.numpy().tobytes())

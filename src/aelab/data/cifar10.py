@@ -11,4 +11,5 @@ from aelab.data.download import from_torchvision
 class CIFAR10(Images):
     def read(self, train: bool) -> tuple[Tensor, Tensor]:
         data = from_torchvision(datasets.CIFAR10, self.root, train)
+        self.class_names = list(data.classes)
         return torch.from_numpy(data.data).permute(0, 3, 1, 2).contiguous(), torch.tensor(data.targets)

@@ -28,6 +28,7 @@ class Codes(Images):
 
     def read(self, train: bool) -> tuple[Tensor, Tensor]:
         self.below.setup()
+        self.class_names = self.below.class_names
         pixels, labels, _ = self.below.splits["train" if train else "test"]
         codes = []
         with torch.no_grad():

@@ -15,4 +15,5 @@ class MNIST(Images):
 
     def read(self, train: bool) -> tuple[Tensor, Tensor]:
         data = from_torchvision(self.source, self.root, train)
+        self.class_names = [name.split(" - ")[0] for name in data.classes]  # MNIST names its classes `7 - seven`
         return data.data.unsqueeze(1), data.targets.to(torch.long)

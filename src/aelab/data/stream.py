@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import replace
 
+import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
@@ -18,7 +19,8 @@ class Stream(Loader):
         super().__init__(order, noise, dynamic)
         self.loader = DataLoader(
             _Labelled(images, labels),
-            batch_sampler=_Batches(order),
+            sampler=_Batches(order),
+            batch_size=None,  # an item of the data set is a whole batch
             num_workers=num_workers,
             pin_memory=order.indices.is_cuda,
         )
@@ -38,8 +40,10 @@ class _Labelled(Dataset[tuple[Tensor, Tensor]]):
     def __init__(self, images: Pixels, labels: Tensor) -> None:
         self.images, self.labels = images, labels
 
-    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
-        return self.images[index], self.labels[index]
+    def __getitem__(self, index: list[int]) -> tuple[Tensor, Tensor]:
+        if isinstance(self.images, Tensor):
+            return self.images[index], self.labels[index]
+        return torch.stack([self.images[i] for i in index]), self.labels[index]
 
 
 class _Batches:

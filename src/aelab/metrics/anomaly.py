@@ -18,7 +18,8 @@ class Anomaly:
     """Measures how well a score tells normal test images from anomalies.
 
     Images of the `normal_classes` are normal, and all others are anomalies. If `normal_classes` is None, the normal
-    classes are those that the run was trained on (`data.classes`).
+    classes are those that the run was trained on: `data.classes`, or else the classes of the training images if the
+    test split has others too, as in MVTec AD (Bergmann et al., 2019).
 
     There are two scores. Both are greater for stranger images:
 
@@ -35,20 +36,22 @@ class Anomaly:
     - `false_alarms`: share of normal test images above the threshold.
     """
 
-    normal_classes: Sequence[int] | None
+    normal_classes: Sequence[int | str] | None
 
     def __call__(self, trained: Trained) -> dict[str, float]:
-        classes = self.normal_classes if self.normal_classes is not None else trained.data.classes
-        if classes is None:
+        data = trained.data
+        classes = self.normal_classes if self.normal_classes is not None else data.classes
+        labels = sorted(set(trained.images("train")[1].tolist())) if classes is None else data.labels_of(classes)
+        if classes is None and set(trained.images("test")[1].tolist()) <= set(labels):
             raise Unsupported(
                 "it is not known which classes are normal: train with data.classes=[0,1], or type "
                 "metrics.anomaly.normal_classes=[0,1]"
             )
-        normal = {split: np.isin(trained.images(split)[1], list(classes)) for split in ("train", "val", "test")}
+        normal = {split: np.isin(trained.images(split)[1], labels) for split in ("train", "val", "test")}
         if normal["test"].all() or not all(rows.any() for rows in normal.values()):
             raise Unsupported(
-                f"metrics.anomaly.normal_classes={list(classes)} must match some images of every split, and not all "
-                "images of the test split"
+                f"normal classes {', '.join(map(data.name_of, labels))} must match some images of every split, and not "
+                "all images of the test split"
             )
         fitted = LedoitWolf().fit(trained.codes("train")[0].numpy()[normal["train"]])
 

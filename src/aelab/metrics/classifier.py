@@ -60,9 +60,9 @@ def classifier(trained: Trained) -> Classifier:
     kept file is broken.
     """
     data = trained.data
-    if data.num_classes is None or data.num_classes < 2:
+    if data.num_classes is None or len(trained.images("train")[1].unique()) < 2:
         raise Unsupported(
-            "samples are compared in the features of a classifier, and the data have fewer than two classes"
+            "samples are compared in the features of a classifier, and the training images are of one class"
         )
     path = cache() / f"classifier-v{VERSION}-{_key(data)}.pt"
     net = Classifier(data.shape[0], data.num_classes).to(trained.device)

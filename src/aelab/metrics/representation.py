@@ -37,7 +37,7 @@ class Representation:
     Predictors are fitted to at most `images` training images, drawn at random, and scored on the whole test split. All
     numbers but `cluster_nmi` are shares of right answers, between 0 and 1.
 
-    Raises Unsupported for data with fewer than two classes.
+    Raises Unsupported for training images of one class.
     """
 
     images: int
@@ -45,10 +45,8 @@ class Representation:
     neighbours: int
 
     def __call__(self, trained: Trained) -> dict[str, float]:
-        if trained.data.num_classes is None or trained.data.num_classes < 2:
-            raise Unsupported("the data have fewer than two classes, so a probe has nothing to predict")
-        if trained.data.classes is not None and len(trained.data.classes) < 2:
-            raise Unsupported("the run was trained on one class, so a probe has nothing to predict")
+        if len(trained.images("train", self.images)[1].unique()) < 2:
+            raise Unsupported("the training images are of one class, so a probe has nothing to predict")
         (x, y), (x_test, y_test) = trained.images("train", self.images), trained.images("test")
         (z, _), (z_test, _) = trained.codes("train", self.images), trained.codes("test")
         pixels, pixels_test = x.flatten(1).numpy(), x_test.flatten(1).numpy()
@@ -75,7 +73,7 @@ class Representation:
         order = np.random.default_rng(randomness.key("few labels")).permutation(len(y))
         for n in self.few_labels:
             result[f"probe_of_{n}"] = probe(np.concatenate([order[y[order] == label][:n] for label in np.unique(y)]))
-        result["knn"] = float(KNeighborsClassifier(self.neighbours).fit(train, y).score(test, y_test))
+        result["knn"] = float(KNeighborsClassifier(min(self.neighbours, len(train))).fit(train, y).score(test, y_test))
         clusters = KMeans(len(np.unique(y)), n_init=3, random_state=0).fit(train).predict(test)
         table = np.zeros((clusters.max() + 1, y_test.max() + 1))
         np.add.at(table, (clusters, y_test), 1)

@@ -11,7 +11,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-VERSION = 1
+VERSION = 2
 
 Part = dict[str, Any]
 Change = Callable[[Part, Part], None]
@@ -107,6 +107,23 @@ def _words(root: Part, _: Part) -> None:
         root["stages"] = root.pop("then")
     if "log_dir" in root:
         root["paths"] = {"data_dir": "data", "log_dir": root.pop("log_dir")}
+
+
+# Version 2
+
+
+@change(2)
+def _folder(part: Part, root: Part) -> None:
+    """Files were split by their place among all. They are split by name now, and decoded images are kept."""
+    if part["_target_"] == "aelab.data.folder.Folder":
+        part |= {"split_by": "order", "cache": False, "cache_dir": None, "background": "black", "skip_broken": False}
+
+
+@change(2, of_root=True)
+def _cache_dir(root: Part, _: Part) -> None:
+    """The place of caches stands under `paths`."""
+    if isinstance(root.get("paths"), dict):
+        root["paths"].setdefault("cache_dir", None)
 
 
 def word_today(word: str) -> str:

@@ -3,6 +3,7 @@
 import importlib.metadata
 import platform
 import subprocess
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -31,3 +32,19 @@ def _git(*words: str) -> str | None:
     except (OSError, subprocess.CalledProcessError):
         return None
     return done.stdout.strip()
+
+
+def data_changes(manifest: Mapping[str, Any], now: Mapping[str, Any]) -> str:
+    """Return how the data differs from what a manifest says of it: images per split, and classes."""
+    then = manifest.get("dataset")
+    if then is None:
+        return "the fingerprint differs"
+    counts = (
+        (split, sum(then["images"][split].values()), sum(now["images"][split].values())) for split in now["images"]
+    )
+    changes = [f"{split} {before} images, now {after}" for split, before, after in counts if before != after]
+    new, gone = (set(a["classes"]) - set(b["classes"]) for a, b in ((now, then), (then, now)))
+    changes += [f"new classes {', '.join(sorted(new))}"] * bool(new) + [f"no classes {', '.join(sorted(gone))}"] * bool(
+        gone
+    )
+    return "; ".join(changes) or "as many images, but not the same"

@@ -5,12 +5,14 @@ code.diff          how the code differed from its commit, if it did
 manifest.json      status, command, seed, commit, versions, data fingerprint, times
 metrics.json       the final numbers, flat
 checkpoints/       best.ckpt, last.ckpt and the one before it: tensors and plain values only
+evaluations/       numbers of other data or another checkpoint: never in metrics.json
 tensorboard/  metrics.csv  train.log  figures/
 """
 
 import json
 import logging
 import platform
+import re
 import shlex
 import sys
 from collections.abc import Iterator, Sequence
@@ -31,6 +33,7 @@ from aelab.runs.log import start_log, stop_log
 from aelab.runs.provenance import git_diff, git_state, versions
 
 _Yaml = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+_PLACE = re.compile(r"(name|paths)($|\.)|data\.cache_dir$")  # keys that say where, not what
 _PLACES = ("folder", "dirpath", "save_dir", "root_dir", "default_root_dir", "log_dir", "path", "filename")
 
 
@@ -111,7 +114,7 @@ class Run:
         """
         stored = frozen.migrated(yaml.load((self.folder / "config.yaml").read_text(), _Yaml))
         then, now = (
-            {key: value for key, value in frozen.flatten(plain).items() if key.split(".")[0] not in ("name", "paths")}
+            {key: value for key, value in frozen.flatten(plain).items() if not _PLACE.match(key)}
             for plain in (stored, yaml.load(frozen.freeze(config), _Yaml))
         )
         keys = [key for key in {**then, **now} if then.get(key, "absent") != now.get(key, "absent")]
@@ -194,8 +197,24 @@ class Run:
         return _read(self.folder / "metrics.json")
 
     def add_metrics(self, metrics: dict[str, float]) -> None:
-        """Write numbers into metrics.json, beside those that are there. No other function writes that file."""
+        """Write numbers into metrics.json, beside those that are there. No other function writes that file.
+
+        They are numbers of the run's own data and of the checkpoint that its manifest names.
+        """
         write_text(self.folder / "metrics.json", _json(dict(sorted((self.metrics | metrics).items()))))
+
+    def add_other_metrics(self, place: str, about: dict[str, Any], metrics: dict[str, float]) -> None:
+        """Write numbers of other data or of another checkpoint into evaluations/PLACE.json, beside those there.
+
+        `about` says which data and which checkpoint. No report reads these numbers.
+        """
+        path = self.folder / "evaluations" / f"{place}.json"
+        metrics = _read(path).get("metrics", {}) | metrics
+        write_text(path, _json({**about, "metrics": dict(sorted(metrics.items()))}))
+
+    def forget_metrics(self) -> None:
+        """Remove metrics.json, because training ends and all its numbers are computed now."""
+        (self.folder / "metrics.json").unlink(missing_ok=True)
 
     def checkpoint(self, which: str = "best") -> Path:
         """Return the path of a checkpoint: best, last or previous."""

@@ -12,8 +12,10 @@ from omegaconf import DictConfig
 from aelab.composition import build
 from aelab.composition.stages import choices, follow
 from aelab.data.base import Images
+from aelab.errors import UserError
 from aelab.models.base import Autoencoder, Objective
 from aelab.runs.log import Console, start_console, start_log
+from aelab.runs.provenance import data_changes
 from aelab.runs.run import Run
 from aelab.training.evaluation import losses, measure, show
 from aelab.training.fit import fit, hyperparameters
@@ -38,9 +40,10 @@ def complete(run: Run, chosen: Mapping[str, str] | None = None) -> Score:
     with run.training(_hardware(run.config)):
         data = build.data(run.config)
         data.setup()
+        _check_data(run, data)
         model = build.model(run.config)  # what cannot be built fails here, before a process is started
         shape = {"code_shape": list(model.code_shape)} if isinstance(model, Autoencoder) else {}
-        run.update_manifest(data=data.fingerprint, **shape)
+        run.update_manifest(data=data.fingerprint, dataset=data.facts(), **shape)
         _announce(run, data, model, chosen or {})
 
         processes = count_processes(run.config.trainer)
@@ -68,9 +71,11 @@ def _numbers(run: Run, data: Images, loggers: list[Logger], metrics: dict[str, f
     """
     config = run.config
     saved = [which for which in ("best", "last") if run.checkpoint(which).exists()]
+    run.forget_metrics()
     if saved:
+        run.update_manifest(checkpoint=saved[0], step=build.step_of(run, saved[0]))
         metrics = losses(run, data, ("val", "test"), saved[0])
-        metrics |= measure(run, data, build.metrics(config), checkpoint=saved[0])
+        metrics |= measure(run, data, build.metrics(config), run.add_metrics, checkpoint=saved[0])
         run.add_metrics(_stages(run))
     else:
         log.info(
@@ -110,6 +115,16 @@ def _stages(run: Run) -> dict[str, float]:
     if metrics:
         start_log(run.folder)  # each stage has a log of its own
     return metrics
+
+
+def _check_data(run: Run, data: Images) -> None:
+    """Raise UserError if a run that goes on would see other data than it began with."""
+    manifest = run.manifest
+    if manifest.get("data") not in (None, data.fingerprint):
+        raise UserError(
+            f"the data in {data.root} is not what {os.path.relpath(run.folder)} began with "
+            f"({data_changes(manifest, data.facts())}): restore it, or train a new run with name=…"
+        )
 
 
 def _hardware(config: DictConfig) -> str:

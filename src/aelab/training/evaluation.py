@@ -1,7 +1,9 @@
 """The numbers of a trained run, from nothing but its folder."""
 
 import logging
-from collections.abc import Mapping, Sequence
+import os
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 
 from lightning import Trainer
 from rich.console import Console
@@ -12,7 +14,7 @@ from aelab.callbacks.averages import Averages
 from aelab.callbacks.health import Health
 from aelab.composition import build
 from aelab.composition.stages import is_classifier
-from aelab.composition.trained import MetricGroup, Trained
+from aelab.composition.trained import MetricGroup, Place, Trained
 from aelab.data.base import Images
 from aelab.data.loader import Split
 from aelab.errors import Unsupported
@@ -34,25 +36,39 @@ def evaluate(
 ) -> dict[str, float]:
     """Return the terms of the loss, by `split/name`, and the numbers of each group, by `group/name`.
 
-    All are added to the run's `metrics.json` as they come. A second call gives the same numbers. A group that this
-    model or this data does not support is left out, and a line says why. If it was `asked` for by name, it raises
-    Unsupported. `root`: where the data lies now, if it moved.
+    All are added to the run's `metrics.json` as they come. Those of other data than the run was trained on, or of
+    another checkpoint than its final one, go into `evaluations/` instead. A second call gives the same numbers. A group
+    that this model or this data does not support is left out, and a line says why. If it was `asked` for by name, it
+    raises Unsupported. `root`: where the data lies now, if it moved.
     """
     status = run.manifest.get("status", "unfinished")
     if status != "done":
         log.warning("the run is %s: these are the numbers of what it saved so far", status)
     data = build.data(run.config_at(root))
     data.setup()
+    place = Place.of(run, data, checkpoint)
     metrics = losses(run, data, splits, checkpoint)
-    run.add_metrics(metrics)
-    return metrics | measure(run, data, groups or {}, asked, checkpoint)
+    place.add(run, metrics)
+    metrics |= measure(run, data, groups or {}, partial(place.add, run), asked, checkpoint)
+    if place.name:
+        log.warning("numbers %s", os.path.relpath(run.folder / "evaluations" / f"{place.name}.json"))
+    return metrics
 
 
 def measure(
-    run: Run, data: Images, groups: Mapping[str, MetricGroup], asked: bool = False, checkpoint: str = "best"
+    run: Run,
+    data: Images,
+    groups: Mapping[str, MetricGroup],
+    add: Callable[[dict[str, float]], None],
+    asked: bool = False,
+    checkpoint: str = "best",
 ) -> dict[str, float]:
-    """Return the numbers of the groups, by `group/name` (see `evaluate`)."""
+    """Return the numbers of the groups, by `group/name` (see `evaluate`). `add` writes them as they come.
+
+    A group that fails keeps no other group from its numbers. Its error is raised after them.
+    """
     metrics: dict[str, float] = {}
+    failed: Exception | None = None
     if not groups:
         return metrics
     if is_classifier(run.config) and not asked:
@@ -71,9 +87,14 @@ def measure(
                     raise
                 log.info("no %s: %s", name, reason)
                 numbers = {}
-            run.add_metrics(numbers)
+            except Exception as error:
+                log.error("no %s: it failed (%s)", name, error)
+                failed, numbers = failed or error, {}
+            add(numbers)
             metrics |= numbers
             progress.advance(task)
+    if failed:
+        raise failed
     return metrics
 
 
