@@ -15,7 +15,7 @@ def replacing(path: Path) -> Iterator[IO[bytes]]:
     was at `path` before is still there.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_suffix(f".{os.getpid()}.tmp")
+    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
     try:
         with temporary.open("wb") as file:
             yield file

@@ -17,6 +17,9 @@ Train autoencoders: any objective, any network, any data, any noise.
     ae visualize run=DIR [...]          its figures, into its folder and TensorBoard
     ae explore run=DIR [...]            one page to walk through its codes in a browser
 
+    ae predict run=DIR data.root=FILES output=DIR   codes, reconstructions and anomaly scores of new files
+    ae export run=DIR format=onnx       its encoder and decoder for other programs; or torch_export, safetensors
+
     ae finetune run=DIR [key=value ...] a classifier on its encoder, trained end to end; -m sweeps
     ae rerun run=DIR                    the same run once more, and what differs
 
@@ -38,6 +41,8 @@ VERBS = {  # each is a module of `aelab.commands`; True if Hydra composes its co
     "evaluate": True,
     "visualize": True,
     "explore": True,
+    "predict": True,
+    "export": True,
     "rerun": True,
     "status": False,
     "report": False,

@@ -151,6 +151,9 @@ class Autoencoder(Objective):
     conditional: ClassVar[bool] = False
     """Whether encoder and decoder must be told the label."""
 
+    completes: ClassVar[bool] = False
+    """Whether the model completes what the noise hides, so that it means nothing without noise."""
+
     active: Callable[[Tensor], Tensor] | None = None
     """Which units of codes (B, D) are on, of a sparse model."""
 

@@ -13,6 +13,7 @@ Sohn, Lee & Yan, Learning structured output representation using deep conditiona
 """
 
 from math import prod
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -25,6 +26,8 @@ from aelab.schedules import Scheduled
 
 
 class StructuredCVAE(Autoencoder):
+    completes: ClassVar[bool] = True
+
     def __init__(self, net: Net, reconstruction: Reconstruction, latent_dim: int, guess_weight: Scheduled) -> None:
         super().__init__(net, reconstruction, latent_dim)
         if not isinstance(reconstruction, Elementwise):

@@ -34,7 +34,8 @@ class Codebook(nn.Module):
 
     def nearest(self, h: Tensor) -> Tensor:
         """Return the indices (B, h, w) of the entries that are nearest to the vectors of `h`, (B, dim, h, w)."""
-        indices: Tensor = torch.cdist(self._vectors(h), self.entries.detach()).argmin(1)
+        mode = "use_mm_for_euclid_dist"  # by default it depends on the batch, which no exported program may
+        indices: Tensor = torch.cdist(self._vectors(h), self.entries.detach(), compute_mode=mode).argmin(1)
         return indices.view(h.shape[0], *h.shape[2:])
 
     @torch.no_grad()

@@ -1,0 +1,62 @@
+"""`ae predict run=DIR data.root=FILES output=DIR`: codes, reconstructions and scores of new data."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from aelab.composition.explain import task_of_run
+from aelab.errors import UserError
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
+SHOWN = 20  # flagged files that are printed
+KEYS = {
+    "output": str,
+    "what": list[Literal["codes", "reconstructions", "scores"]],
+    "codes": str,
+    "by": Literal["error", "distance"],
+    "quantile": float,
+    "split": Literal["train", "val", "test"],
+}
+
+
+def main(config: "DictConfig") -> None:
+    """Write what the model makes of new data, and print the files that are flagged, worst first."""
+    with task_of_run("predict", config, KEYS) as run:
+        from omegaconf import OmegaConf
+
+        from aelab.composition.instantiate import build
+        from aelab.training.prediction import files, known, predict
+
+        output = Path(config.output)
+        if not 0 < config.quantile < 1:
+            raise UserError(f"quantile={config.quantile} must lie between 0 and 1")
+        if config.data.get("_target_"):
+            own = [key for key in config.data if "split_by" in config.data or key not in ("resize", "skip_broken")]
+            source = known(run, OmegaConf.masked_copy(config.data, own), config.split, list(config.trust))
+        elif config.data.root is None:
+            raise UserError(
+                "data.root is missing: type data.root=FOLDER with files, or a known source such as data=mnist"
+            )
+        else:
+            source = files(run, config.data, output)
+        scores, broken = predict(
+            run,
+            output,
+            source,
+            list(config.what),
+            build(config.noise, list(config.trust)),
+            config.codes,
+            config.by,
+            config.quantile,
+            config.checkpoint,
+        )
+        strange = [score for score in scores if score[3]]
+        for name, value, _, _ in strange[:SHOWN]:
+            print(f"{value:12.5g}  {name}")
+        if scores:
+            more = f", of which {SHOWN} are shown" if len(strange) > SHOWN else ""
+            print(f"{len(strange)} of {len(scores)} above the threshold {scores[0][2]:.5g}{more}")
+        print(output)
+        if broken and not config.data.get("skip_broken"):
+            raise UserError(f"{len(broken)} of {len(source.names)} files could not be read. The first: {broken[0]}")

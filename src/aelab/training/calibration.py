@@ -1,0 +1,89 @@
+"""What a trained run keeps of its data, so that new data is judged without them."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from sklearn.cluster import KMeans
+from torch import Tensor
+
+from aelab.atomic import replacing
+from aelab.composition.trained import Trained
+from aelab.data.loader import Batch, Split
+from aelab.errors import UserError
+from aelab.noise import NoNoise
+from aelab.runs.run import Run
+
+CODES = 10_000  # at most this many training codes are clustered, drawn at random
+CLUSTERS = 10
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """Scores of validation images, and the centres of clusters of training codes. Both are of clean images.
+
+    A model that completes what is hidden sees them under the noise of its run.
+    """
+
+    error: NDArray[np.float64]
+    """(N,): squared error of the reconstruction of each validation image, summed over channels and pixels."""
+    distance: NDArray[np.float64]
+    """(N,): distance of each validation code from the nearest centre."""
+    centres: NDArray[np.float64]
+    """(K, D): centres of the training codes, by k-means."""
+
+    @classmethod
+    def of(cls, trained: Trained) -> "Calibration":
+        """Compute it."""
+        z = torch.cat([z for z, _ in _scored(trained, "train", CODES)]).numpy()
+        centres = KMeans(min(CLUSTERS, len(np.unique(z, axis=0))), n_init=1, random_state=0).fit(z).cluster_centers_
+        codes, errors = zip(*_scored(trained, "val"), strict=True)
+        return cls(torch.cat(errors).numpy(), distances(torch.cat(codes), centres), centres.astype(np.float64))
+
+    def threshold(self, by: str, quantile: float) -> float:
+        """Return the score that a share `quantile` of the validation images stays below."""
+        return float(np.quantile(getattr(self, by), quantile))
+
+    def save(self, run: Run) -> None:
+        """Write it into the folder of the run."""
+        with replacing(_path(run)) as file:
+            np.savez(file, error=self.error, distance=self.distance, centres=self.centres)
+
+    @classmethod
+    def load(cls, run: Run) -> "Calibration":
+        """Read it. Raises UserError for a run of a version that kept none."""
+        path = _path(run)
+        if not path.is_file():
+            raise UserError(
+                f"{run.folder} has no calibration.npz, so no score has a threshold: type what=[codes,reconstructions], "
+                "or ae evaluate run=… metrics=[] where its data are, which writes it"
+            )
+        with np.load(path) as content:
+            return cls(content["error"], content["distance"], content["centres"])
+
+
+@torch.no_grad()
+def score(trained_model: torch.nn.Module, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
+    """Return codes (B, D), reconstructions (B, C, H, W), and the squared error of each image, (B,), on the CPU."""
+    z = trained_model.encode_batch(batch)  # type: ignore[operator]
+    shown = trained_model.reconstruct(batch).float()  # type: ignore[operator]
+    error = (shown - batch.x).square().flatten(1).double().sum(1)
+    return z.flatten(1).float().cpu(), shown.cpu(), error.cpu()
+
+
+def distances(z: Tensor, centres: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the distance of each code (B, D) from the nearest centre (K, D)."""
+    nearest: NDArray[np.float64] = torch.cdist(z.double(), torch.from_numpy(centres).double()).min(1).values.numpy()
+    return nearest
+
+
+def _scored(trained: Trained, split: Split, limit: int | None = None) -> list[tuple[Tensor, Tensor]]:
+    noise = None if trained.model.completes else NoNoise()
+    scores = (score(trained.model, batch) for batch in trained.batches(split, noise, limit))
+    return [(z, error) for z, _, error in scores]
+
+
+def _path(run: Run) -> Path:
+    return run.folder / "calibration.npz"

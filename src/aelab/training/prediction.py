@@ -1,0 +1,253 @@
+"""What a trained model makes of new data: codes, reconstructions and scores, as files. No training data are needed."""
+
+import csv
+import hashlib
+import io
+import json
+import logging
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from omegaconf import DictConfig
+from PIL import Image
+from rich.console import Console
+from rich.progress import track
+from torch import Tensor
+from torchvision.transforms.functional import to_pil_image
+
+from aelab import randomness
+from aelab.atomic import replacing, write_text
+from aelab.composition import build
+from aelab.composition.instantiate import build as instantiate
+from aelab.data.image_files import Files, Unreadable
+from aelab.data.layout import find
+from aelab.data.loader import Batch, Pixels, as_floats
+from aelab.errors import UserError
+from aelab.noise import NoNoise
+from aelab.runs.run import Run
+from aelab.training.calibration import Calibration, distances, score
+
+log = logging.getLogger(__name__)
+
+What = Literal["codes", "reconstructions", "scores"]
+LOSSLESS = {".png", ".bmp", ".tif", ".tiff", ".ppm", ".pgm", ".tga"}
+
+
+@dataclass(frozen=True)
+class Source:
+    """What is predicted."""
+
+    names: list[str]
+    """Names of files below a folder, or `test/12` of a known source."""
+    labels: list[str]
+    """The class of each. It is the empty word where none is known."""
+    pixels: Pixels
+
+
+def predict(
+    run: Run,
+    output: str | Path,
+    source: Source,
+    what: Sequence[What] = ("codes", "reconstructions", "scores"),
+    noise: Any = None,
+    codes: str = "codes.npz",
+    by: Literal["error", "distance"] = "error",
+    quantile: float = 0.95,
+    checkpoint: str = "best",
+) -> tuple[list[tuple[str, float, float, bool]], list[str]]:
+    """Write what is predicted into `output`. Return the scores, worst first, and what is wrong with unreadable files.
+
+    - `codes.npz`: names, codes (N, D), and labels if there are any. A name in .csv or .parquet makes a table;
+    - `reconstructions/`: files of the same names, without loss. A name in .jpg becomes one in .png;
+    - `scores.csv`: name, score, threshold, anomaly, the greatest score first.
+
+    What was done is kept in `.parts`. So the same call goes on where an earlier one was killed, and a later one
+    computes new files only. Raises UserError if `output` holds a prediction of another kind.
+    """
+    output, noise = Path(output), noise or NoNoise()
+    if Path(codes).suffix not in (".npz", ".csv", ".parquet"):
+        raise UserError(f"codes={codes} ends in none of .npz, .csv, .parquet")
+    model = build.trained_autoencoder(run, checkpoint)
+    device = build.device_of(run.config)
+    model.to(device)
+    if model.completes and isinstance(noise, NoNoise):
+        raise UserError(f"{type(model).__name__} completes what is hidden: say what is, such as noise=quadrants")
+    classes = run.manifest.get("dataset", {}).get("classes", [])
+    if model.conditional and (
+        unknown := [n for n, y in zip(source.names, source.labels, strict=True) if y not in classes]
+    ):
+        raise UserError(f"{type(model).__name__} needs labels, and {unknown[0]} is in no class folder of {classes}")
+    calibration = Calibration.load(run) if "scores" in what else None
+    _claim(output, run, what, noise, checkpoint)
+
+    done = {name for part in _parts(output) for name in part["names"].tolist()}
+    todo = [index for index, name in enumerate(source.names) if name not in done]
+    size = run.config.data.eval_batch_size
+    targets, broken = _targets(source.names), []
+    chunks = [todo[i : i + size] for i in range(0, len(todo), size)]
+    with ThreadPoolExecutor() as threads:
+        for chunk in track(chunks, "predicting", console=Console(stderr=True), transient=True):
+            read = list(threads.map(lambda index: _read(source.pixels, index), chunk))
+            broken += [str(item) for item in read if isinstance(item, Unreadable)]
+            rows = [index for index, item in zip(chunk, read, strict=True) if isinstance(item, Tensor)]
+            if not rows:
+                continue
+            x = as_floats(torch.stack([item for item in read if isinstance(item, Tensor)]).to(device))
+            known = [classes.index(source.labels[i]) if source.labels[i] in classes else 0 for i in rows]
+            # What is drawn for a file follows from the first name of its batch, so it is the same whenever it is done.
+            randomness.seed(device, "predict", source.names[rows[0]])
+            seen, hidden = noise(x, randomness.generator(device, "predict", source.names[rows[0]]))
+            z, shown, error = score(model, Batch(seen, x, torch.tensor(known, device=device), hidden))
+            if "reconstructions" in what:
+                jobs = ((output / "reconstructions" / targets[i], row) for i, row in zip(rows, shown, strict=True))
+                list(threads.map(lambda job: _save(*job), jobs))
+            names = np.array([source.names[i] for i in rows])
+            number = len(list((output / ".parts").glob("*.npz")))
+            with replacing(output / ".parts" / f"{number:06d}.npz") as file:
+                np.savez(file, names=names, codes=z.numpy(), error=error.numpy())
+    return _finish(output, source, what, codes, by, quantile, calibration), broken
+
+
+def files(run: Run, data: DictConfig, output: Path) -> Source:
+    """Return the image files below `data.root`, read as the run read its own."""
+    root = Path(data.root).expanduser()
+    if output.resolve().is_relative_to(root.resolve()):
+        raise UserError(f"output={output} lies in data.root={data.root}, whose files are read: type another output")
+    own = run.config.data
+    names = find(root).images
+    if not names:
+        raise UserError(f"{root} holds no image: type data.root=FOLDER with image files")
+    resize = bool(own.get("resize", False)) if data.resize is None else data.resize
+    pixels = Files(root, names, tuple(own.shape), resize, own.get("background", "black"), own.binarize == "threshold")
+    return Source(names, [name.split("/")[-2] if "/" in name else "" for name in names], pixels)
+
+
+def known(run: Run, data: DictConfig, split: Any, trust: Sequence[str]) -> Source:
+    """Return a split of a source that the program knows, such as mnist."""
+    built = instantiate(data, trust, noise=NoNoise(), seed=0)
+    if list(built.shape) != list(run.config.data.shape):
+        raise UserError(
+            f"the run takes {list(run.config.data.shape)}, and this source has {list(built.shape)}: type data.shape=…"
+        )
+    built.setup()
+    pixels, labels, indices = built.splits[split]
+    names = [f"{split}/{index}" for index in indices.tolist()]
+    return Source(names, [built.name_of(y) for y in labels[indices].tolist()], pixels[indices])
+
+
+def _read(pixels: Pixels, index: int) -> Tensor | Unreadable:
+    try:
+        return pixels[index]
+    except Unreadable as error:
+        return error
+
+
+def _save(path: Path, image: Tensor) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    picture: Image.Image = to_pil_image((image.clamp(0, 1) * 255).round().to(torch.uint8))
+    with replacing(path) as file:
+        picture.save(file, format=Image.registered_extensions()[path.suffix.lower()])
+
+
+def _targets(names: Sequence[str]) -> list[str]:
+    """Return the name of the reconstruction of each file. No two are the same."""
+    taken = set(names)
+    targets = []
+    for name in names:
+        target = PurePosixPath(name)
+        if target.suffix.lower() not in LOSSLESS:
+            other = target.with_suffix(".png") if target.suffix.lower() in Image.registered_extensions() else target
+            target = PurePosixPath(f"{name}.png") if other == target or str(other) in taken else other
+        taken.add(str(target))
+        targets.append(str(target))
+    return targets
+
+
+def _claim(output: Path, run: Run, what: Sequence[str], noise: Any, checkpoint: str) -> None:
+    """Say in `output` what is predicted there. Raises UserError if that is something else."""
+    about = {
+        "config": hashlib.sha256((run.folder / "config.yaml").read_bytes()).hexdigest()[:16],
+        "checkpoint": checkpoint,
+        "step": build.step_of(run, checkpoint),
+        "what": sorted(what),
+        "noise": repr(noise) if not isinstance(noise, NoNoise) else "none",
+    }
+    path = output / "prediction.json"
+    if path.is_file() and (then := json.loads(path.read_text())) != about:
+        differs = ", ".join(key for key in about if then.get(key) != about[key])
+        raise UserError(f"{output} holds another prediction ({differs}): type another output")
+    write_text(path, json.dumps(about, indent=2) + "\n")
+    (output / ".parts").mkdir(exist_ok=True)
+
+
+def _parts(output: Path) -> list[dict[str, NDArray[Any]]]:
+    parts = []
+    for path in sorted((output / ".parts").glob("*.npz")):
+        with np.load(path) as content:
+            parts.append(dict(content))
+    return parts
+
+
+def _finish(
+    output: Path,
+    source: Source,
+    what: Sequence[str],
+    codes: str,
+    by: str,
+    quantile: float,
+    calibration: Calibration | None,
+) -> list[tuple[str, float, float, bool]]:
+    """Join the parts, in the order of the source, and write the tables."""
+    parts = _parts(output)
+    if not parts:
+        return []
+    joined = {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
+    place = {name: row for row, name in enumerate(joined["names"].tolist())}
+    there = [index for index, name in enumerate(source.names) if name in place]
+    rows = [place[source.names[index]] for index in there]
+    names, z = [source.names[index] for index in there], joined["codes"][rows]
+    labels = [source.labels[index] for index in there]
+    if "codes" in what:
+        _write_codes(output / codes, names, z, labels if any(labels) else None)
+    if calibration is None:
+        return []
+    values = joined["error"][rows] if by == "error" else distances(torch.from_numpy(z), calibration.centres)
+    threshold = calibration.threshold(by, quantile)
+    order = np.argsort(-np.nan_to_num(values, nan=np.inf), kind="stable")
+    scores = [(names[i], float(values[i]), threshold, not values[i] <= threshold) for i in order]
+    text = io.StringIO()
+    table = csv.writer(text, lineterminator="\n")
+    table.writerow(["name", by, "threshold", "anomaly"])
+    table.writerows([name, repr(value), repr(limit), str(strange).lower()] for name, value, limit, strange in scores)
+    write_text(output / "scores.csv", text.getvalue())
+    return scores
+
+
+def _write_codes(path: Path, names: list[str], z: NDArray[np.float32], labels: list[str] | None) -> None:
+    columns: dict[str, Any] = {"name": names} | ({"label": labels} if labels else {})
+    if path.suffix == ".npz":
+        arrays: dict[str, Any] = {"names": np.array(names), "codes": z}
+        with replacing(path) as file:
+            np.savez(file, **arrays | ({"labels": np.array(labels)} if labels else {}))
+        return
+    columns |= {f"z{unit}": z[:, unit] for unit in range(z.shape[1])}
+    if path.suffix == ".csv":
+        text = io.StringIO()
+        table = csv.writer(text, lineterminator="\n")
+        table.writerow(columns)
+        table.writerows(zip(*columns.values(), strict=True))
+        write_text(path, text.getvalue())
+        return
+    try:
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+    except ImportError as error:
+        raise UserError(f"{path.name} needs pyarrow: pip install -e '.[export]', or type codes=codes.npz") from error
+    with replacing(path) as file:
+        pq.write_table(pa.table(columns), file)
