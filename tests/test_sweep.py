@@ -171,3 +171,18 @@ def test_ready_made_sweeps_compose(name):
     text = (configs() / "sweep" / f"{name}.yaml").read_text()
     assert "params:" in text
     assert config.score == "val/loss"
+
+
+def test_the_lock_of_a_killed_process_can_be_broken(tmp_path, monkeypatch):
+    """Optuna looks at the time of the file that its lock, a link, leads to. A relative link would lead nowhere."""
+    from pathlib import Path
+
+    from aelab.callbacks.prune import storage
+
+    pytest.importorskip("optuna")
+    monkeypatch.chdir(tmp_path)
+    Path("sweep").mkdir()
+    lock = storage(Path("sweep"))._backend._lock
+    lock.acquire()
+    assert (tmp_path / "sweep/study.log.lock").exists()
+    lock.release()

@@ -1,20 +1,23 @@
 """The pictures of a run: which are made, where they go, and what is said if there is nothing to draw."""
 
 import contextlib
+import itertools
 
 import numpy as np
 import pytest
 import torch
-from conftest import names, trained
+from conftest import compose, names, trained
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from aelab import samplers
+from aelab.composition import build
 from aelab.composition.trained import Trained
 from aelab.errors import Unsupported, UserError
 from aelab.figures import codes as figures
 from aelab.figures.draw import draw
 from aelab.figures.draw import figures as known
+from aelab.training.evaluation import evaluate
 
 ALWAYS = {"reconstructions", "priors", "filters", "learning_curves", "strangest"}
 OF_VECTORS = {"latent_2d", "latent_3d", "manifold", "interpolations", "traversals"}
@@ -77,3 +80,47 @@ def test_arcs_keep_their_radius_and_lines_do_not():
     assert np.linalg.norm(figures._line(a, b, 0.5)) == pytest.approx(0.5**0.5)
     assert figures._arc(a, b, 1 / 3) @ a == pytest.approx(np.cos(np.pi / 6))
     assert np.allclose(figures._arc(a, a, 0.3), a)
+
+
+def test_errors_of_colours_do_not_cancel():
+    from aelab.figures.sheet import differences
+
+    difference = torch.zeros(1, 3, 2, 2)
+    difference[0, :, 0, 0] = torch.tensor([0.8, -0.8, 0.0])  # the mean over channels is 0
+    red, _, blue = differences(difference)[0, :, 0, 0].tolist()
+    white = differences(difference)[0, :, 1, 1]
+    assert red - blue > 0.3
+    assert float(white.min()) > 0.95
+
+
+def test_images_are_spread_over_the_classes_or_chosen(own_run):
+    from aelab.composition.trained import Trained
+
+    it = Trained.of(own_run)
+    assert sorted(it.examples(10).y.tolist()) == list(range(10))
+    it.shown = [7, 3]
+    assert torch.equal(it.examples(10).x, it.images("test")[0][[3, 7]])
+    it.shown = [10000]
+    with pytest.raises(UserError, match="no test image 10000"):
+        it.examples(10)
+
+
+@pytest.mark.parametrize(("n", "size"), [(2, (8, 8)), (12, (24, 12))])
+def test_few_and_tall_images(n, size, tmp_path):
+    """Every figure and every group of metrics works, or says why not."""
+    rng = np.random.default_rng(0)
+    for split, name, i in itertools.product(("train", "val", "test"), "ab", range(n // 2)):
+        path = tmp_path / "data" / split / name / f"{i}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(rng.integers(0, 256, (*size, 3), dtype=np.uint8)).save(path)
+    line = [
+        "data=folder",
+        f"data.root={tmp_path / 'data'}",
+        f"data.shape=[3,{size[0]},{size[1]}]",
+        "net.hidden_dims=[8]",
+    ]
+    run = trained(tmp_path / "run", *line, "trainer.max_epochs=1", "model.latent_dim=4")
+    drawn = draw(run)
+    assert {"reconstructions", "priors", "interpolations", "traversals", "manifold", "latent_2d"} <= set(drawn)
+    metrics = evaluate(run, groups=build.metrics(compose("evaluate", [f"run={run.folder}"])[0]))
+    assert {"representation", "generation", "reconstruction"} <= {name.split("/")[0] for name in metrics}

@@ -60,6 +60,8 @@ class Fitted(Sampler, Protocol):
         if len(trained.model.code_shape) > 1:
             raise Unsupported("the codes of this model are maps of entries: use the sampler autoregressive")
         codes, labels = trained.codes("train", IMAGES)
+        if len(codes) < 2:
+            raise Unsupported("a density is fitted to the codes of two training images or more")
         z = torch.from_numpy(self.draw(codes.double().numpy(), n)).float()
         g = randomness.generator("cpu", "labels of samples")
         y = labels[torch.randint(len(labels), (n,), generator=g)]

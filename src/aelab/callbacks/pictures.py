@@ -20,8 +20,8 @@ from aelab.data.loader import Batch
 class Pictures(Callback):
     """Draws pictures at the validation of every `every_n_epochs`-th epoch and of the last one:
 
-    - `progress`: one column per image. It shows the clean image, the image that the encoder sees, and the
-      reconstruction, from top to bottom;
+    - `progress`: one column per image. It shows the clean image, what the encoder sees if that differs, and
+      the reconstruction, from top to bottom;
     - `samples`: new images of a generative model, always from the same draws. If the model is conditional, each column
       is one class.
 
@@ -47,7 +47,8 @@ class Pictures(Callback):
             return
         data: Any = trainer.datamodule  # type: ignore[attr-defined]
         first = batch.map(lambda t: t[: self.images])
-        rows = [data.pictures(images) for images in (first.x, first.seen, pl_module.reconstruct(first))]
+        seen = [] if torch.equal(first.seen, first.x) else [first.seen]
+        rows = [data.pictures(images) for images in (first.x, *seen, pl_module.reconstruct(first))]
         show(trainer, self.folder, "progress", grid(torch.cat(rows), len(rows[0])))
         if pl_module.generative:
             randomness.seed(pl_module.device, "pictures")

@@ -15,7 +15,9 @@ def storage(folder: Path) -> Any:
     from optuna.storages import JournalStorage
     from optuna.storages.journal import JournalFileBackend
 
-    return JournalStorage(JournalFileBackend(str(folder / "study.log")))
+    # Optuna breaks the lock of a killed process after 30 s. The lock is a link, which dangles if the path is relative,
+    # and then Optuna waits for ever.
+    return JournalStorage(JournalFileBackend(str(folder.resolve() / "study.log")))
 
 
 class Prune(Callback):

@@ -23,7 +23,7 @@ KEYS = {
 def main(config: "DictConfig") -> None:
     """Write what the model makes of new data, and print the files that are flagged, worst first."""
     with task_of_run("predict", config, KEYS) as run:
-        from omegaconf import OmegaConf
+        from omegaconf import open_dict
 
         from aelab.composition.instantiate import build
         from aelab.training.prediction import files, known, predict
@@ -32,8 +32,10 @@ def main(config: "DictConfig") -> None:
         if not 0 < config.quantile < 1:
             raise UserError(f"quantile={config.quantile} must lie between 0 and 1")
         if config.data.get("_target_"):
-            own = [key for key in config.data if "split_by" in config.data or key not in ("resize", "skip_broken")]
-            source = known(run, OmegaConf.masked_copy(config.data, own), config.split, list(config.trust))
+            with open_dict(config.data):
+                for key in () if "split_by" in config.data else ("resize", "skip_broken"):  # keys of data=folder
+                    del config.data[key]
+            source = known(run, config.data, config.split, list(config.trust))
         elif config.data.root is None:
             raise UserError(
                 "data.root is missing: type data.root=FOLDER with files, or a known source such as data=mnist"

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 def main(config: "DictConfig") -> None:
     """Draw the figures named in `config.figures`, or all that the run supports."""
-    with task_of_run("visualize", config, {"figures": list[str] | None}) as run:
+    with task_of_run("visualize", config, {"figures": list[str] | None, "images": list[int] | None}) as run:
         from aelab.figures.draw import draw
 
-        draw(run, config.figures, config.checkpoint, config.data.root)
+        draw(run, config.figures, config.checkpoint, config.data.root, config.images)

@@ -14,6 +14,7 @@ from aelab import randomness
 from aelab.composition import build
 from aelab.data.base import Images
 from aelab.data.loader import Batch, Split
+from aelab.errors import UserError
 from aelab.models.base import Autoencoder
 from aelab.noise import Noise, NoNoise
 from aelab.runs.provenance import data_changes
@@ -27,6 +28,8 @@ class Trained:
 
     def __init__(self, model: Autoencoder, data: Images, device: torch.device) -> None:
         self.model, self.data, self.device = model.to(device).eval(), data, device
+        self.shown: list[int] | None = None
+        """Indices of the test images that figures show. None: some of each class."""
         self.model.attach(data)
         self.images, self.codes, self.reconstructions = (
             cache(f) for f in (self._images, self._codes, self._reconstructions)
@@ -50,6 +53,23 @@ class Trained:
         for step, batch in enumerate(self.data.in_order(split, self.device, noise or self.data.noise, limit)):
             randomness.seed(self.device, "evaluation", step, 0)
             yield batch
+
+    def examples(self, n: int) -> Batch:
+        """Return `n` test images under the run's noise: those of `shown`, or else drawn evenly from the classes."""
+        labels = self.images("test")[1]
+        if unknown := [index for index in self.shown or [] if not 0 <= index < len(labels)]:
+            raise UserError(
+                f"images={self.shown}: there is no test image {unknown[0]} (they are 0 … {len(labels) - 1})"
+            )
+        chosen = torch.tensor(self.shown or evenly(labels, n)).sort().values
+        parts: list[list[Any]] = []
+        start = 0
+        for batch in self.batches("test"):
+            rows = chosen[(chosen >= start) & (chosen < start + len(batch.x))] - start
+            start += len(batch.x)
+            parts.append([None if t is None else t[rows.to(t.device)] for t in batch[:4]])
+        joined: list[Any] = [None if some[0] is None else torch.cat(some) for some in zip(*parts, strict=True)]
+        return Batch(*joined)
 
     def _images(self, split: Split, limit: int | None = None) -> tuple[Tensor, Tensor]:
         """Return clean images (N, C, H, W) and labels (N,), on the CPU."""
@@ -114,6 +134,18 @@ def load(folder: str | Path, checkpoint: str = "best", trust: Sequence[str] = ()
     own that the run's config may build from.
     """
     return build.trained(Run(folder, trust), checkpoint)
+
+
+def evenly(labels: Tensor, n: int) -> list[int]:
+    """Return the indices of `n` data, always the same ones, as many of each label as there are."""
+    order = torch.randperm(len(labels), generator=randomness.generator("cpu", "examples")).tolist()
+    had: dict[int, int] = {}
+    turns = []
+    for index in order:
+        label = int(labels[index])
+        had[label] = had.get(label, 0) + 1
+        turns.append((had[label], label, index))
+    return [index for _, _, index in sorted(turns)[:n]]
 
 
 def _joined(batches: Iterator[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:

@@ -1,5 +1,6 @@
 """Figures of codes. They show where codes lie, and what is decoded between and around them."""
 
+from collections.abc import Callable
 from itertools import pairwise
 from typing import Any
 
@@ -26,23 +27,23 @@ def latent_2d(trained: Trained, run: Run) -> Figure:
     only the first panel.
     """
     z, y = _codes(trained)
-    if z.shape[1] < 2:
-        raise Unsupported("the figure needs a code of at least two units")
+    if min(z.shape) < 2:
+        raise Unsupported("the figure needs a code of at least two units, and two test images")
     first, second = np.argsort(-z.var(0))[:2]
     panels = {(f"unit {first}", f"unit {second}"): z[:, [first, second]]}
     if z.shape[1] > 2:
         panels["1st principal axis", "2nd principal axis"] = PCA(2, random_state=0).fit_transform(z)
-        panels["t-SNE", ""] = TSNE(2, random_state=0, init="pca").fit_transform(z)
+        panels["t-SNE", ""] = TSNE(2, random_state=0, init="pca", perplexity=min(30, (len(z) - 1) / 3)).fit_transform(z)
         try:
             from umap import UMAP
 
-            panels["UMAP", ""] = UMAP(random_state=0).fit_transform(z)
+            panels["UMAP", ""] = UMAP(random_state=0, n_neighbors=min(15, len(z) - 1)).fit_transform(z)
         except ImportError:
             pass
     figure = Figure(figsize=(4.5 * len(panels) + 0.8, 4.2), layout="constrained")
     for index, ((xlabel, ylabel), points) in enumerate(panels.items()):
         axes = figure.add_subplot(1, len(panels), index + 1)
-        _scatter(axes, points, y)
+        _scatter(axes, points, y, trained.data.name_of)
         axes.set(xlabel=xlabel, ylabel=ylabel)
         if not ylabel:
             axes.set(xticks=[], yticks=[])  # neighbourhoods have a meaning, but coordinates have none
@@ -53,11 +54,11 @@ def latent_2d(trained: Trained, run: Run) -> Figure:
 def latent_3d(trained: Trained, run: Run) -> Figure:
     """Draw codes of test images on their first three principal axes, coloured by label."""
     z, y = _codes(trained)
-    if z.shape[1] < 3:
-        raise Unsupported("the figure needs a code of at least three units")
+    if min(z.shape) < 3:
+        raise Unsupported("the figure needs a code of at least three units, and three test images")
     figure = Figure(figsize=(7.5, 5.5))
     axes: Any = figure.add_subplot(projection="3d")
-    _scatter(axes, PCA(3, random_state=0).fit_transform(z), y)
+    _scatter(axes, PCA(3, random_state=0).fit_transform(z), y, trained.data.name_of)
     axes.set(xlabel="1st principal axis", ylabel="2nd principal axis", zlabel="3rd principal axis")
     figure.legend(*axes.get_legend_handles_labels(), title="label", loc="center right", markerscale=3)
     return figure
@@ -83,12 +84,12 @@ def interpolations(trained: Trained, run: Run) -> Figure:
     x = trained.data.pictures(x)
     z = trained.codes("test")[0]
     rows = []
-    for a, b in pairwise(range(5)):
+    for a, b in pairwise(range(min(5, len(z)))):
         for path in (_line, _arc):
             points = np.stack([path(z[a].numpy(), z[b].numpy(), t) for t in np.linspace(0, 1, COLUMNS)])
             middle = _decode(trained, points, y[[a] * (COLUMNS // 2) + [b] * (COLUMNS - COLUMNS // 2)])
             rows.append(torch.cat([x[[a]], middle, x[[b]]]))
-    return sheet(rows, [kind for _ in range(4) for kind in ("line", "arc")])
+    return sheet(rows, [kind for _ in range(len(rows) // 2) for kind in ("line", "arc")])
 
 
 def traversals(trained: Trained, run: Run) -> Figure:
@@ -118,14 +119,14 @@ def plane(z: NDArray[np.float32]) -> tuple[NDArray[np.float64], NDArray[np.float
     return pca.mean_, pca.components_ * np.sqrt(pca.explained_variance_)[:, None]
 
 
-def _scatter(axes: Any, points: NDArray[Any], y: NDArray[np.int64]) -> None:
-    """Draw points (N, 2) or (N, 3), one colour per label. In the plane, each label is written at its median."""
+def _scatter(axes: Any, points: NDArray[Any], y: NDArray[np.int64], name_of: Callable[[int], str]) -> None:
+    """Draw points (N, 2) or (N, 3), one colour per label. In the plane, the label's name is written at its median."""
     for label in np.unique(y):
         own = points[y == label]
-        axes.scatter(*own.T, color=PALETTE[label % len(PALETTE)], s=4, label=str(label))
+        axes.scatter(*own.T, color=PALETTE[label % len(PALETTE)], s=4, label=name_of(label))
         if points.shape[1] == 2:
             box = {"facecolor": "white", "alpha": 0.7, "edgecolor": "none", "pad": 1}
-            axes.text(*np.median(own, axis=0), str(label), ha="center", va="center", bbox=box)
+            axes.text(*np.median(own, axis=0), name_of(label), ha="center", va="center", bbox=box)
 
 
 def _decode(trained: Trained, points: NDArray[Any], labels: Tensor | None = None) -> Tensor:
@@ -142,6 +143,8 @@ def _codes(trained: Trained) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
 def _vector(trained: Trained) -> None:
     if len(trained.model.code_shape) > 1 or trained.model.latent_dim < 2:
         raise Unsupported("this needs a code that is a vector of two units or more")
+    if trained.data.size("test") < 2:
+        raise Unsupported("this needs two test images or more")
 
 
 def _line(a: NDArray[Any], b: NDArray[Any], t: float) -> NDArray[Any]:

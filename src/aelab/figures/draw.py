@@ -2,19 +2,23 @@
 
 import inspect
 import logging
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from matplotlib.figure import Figure
 from PIL import Image
 from torch.utils.tensorboard import SummaryWriter
 from torchvision.transforms.functional import pil_to_tensor
 
-from aelab.composition.trained import Trained
+from aelab.composition.trained import Place, Trained
 from aelab.errors import Unsupported, UserError, did_you_mean
 from aelab.figures import codes, curves, images
 from aelab.runs.run import Run
+
+SPRITE = 8192  # pixels a side, at most, of the projector's sheet of pictures
 
 log = logging.getLogger(__name__)
 
@@ -34,20 +38,32 @@ def figures() -> dict[str, Callable[[Trained, Run], Figure]]:
 
 
 @torch.no_grad()
-def draw(run: Run, names: Sequence[str] | None = None, checkpoint: str = "best", root: str | None = None) -> list[str]:
+def draw(
+    run: Run,
+    names: Sequence[str] | None = None,
+    checkpoint: str = "best",
+    root: str | None = None,
+    images: Sequence[int] | None = None,
+) -> list[str]:
     """Draw the figures with these names, or all that the run supports, and return the names of those drawn.
 
-    Each is written as PNG and PDF into `figures/`, and to TensorBoard. Raises UserError for a name that does not exist,
-    and for a figure in `names` that the run does not support.
+    Each is written as PNG and PDF into `figures/`, and to TensorBoard. Figures of other data than the run was trained
+    on, or of another checkpoint than its final one, have a folder of their own there. `images` are indices of the test
+    images that are shown.
+
+    A figure that fails keeps no other from being drawn. Its error is raised after them. Raises UserError for a name
+    that does not exist, and for a figure in `names` that the run does not support.
     """
     known = figures()
     for name in names or []:
         if name not in known:
             raise UserError(f"no figure '{name}'{did_you_mean(name, known)} (there are {', '.join(known)})")
     trained = Trained.of(run, checkpoint, root)
-    folder = run.folder / "figures"
-    folder.mkdir(exist_ok=True)
-    drawn = []
+    trained.shown = list(images) if images else None
+    place = Place.of(run, trained.data, checkpoint).name
+    folder = run.folder / "figures" / place
+    folder.mkdir(parents=True, exist_ok=True)
+    drawn, failed = [], None
     with SummaryWriter(str(run.folder / "tensorboard")) as writer:
         for name in names or known:
             try:
@@ -57,19 +73,40 @@ def draw(run: Run, names: Sequence[str] | None = None, checkpoint: str = "best",
                     raise
                 log.info("no %s: %s", name, reason)
                 continue
+            except UserError:
+                raise
+            except Exception as error:
+                log.error("no %s: it failed (%s)", name, error)
+                failed = failed or error
+                continue
             for kind in ("png", "pdf"):
                 figure.savefig(folder / f"{name}.{kind}", dpi=150, bbox_inches="tight")
-            writer.add_image(f"visualize/{name}", pil_to_tensor(Image.open(folder / f"{name}.png").convert("RGB")))
+            writer.add_image(
+                f"visualize/{place}{name}", pil_to_tensor(Image.open(folder / f"{name}.png").convert("RGB"))
+            )
             drawn.append(name)
             log.info("%s", folder / f"{name}.png")
         if not names:
             _projector(trained, writer)
+    if failed:
+        raise failed
     return drawn
 
 
 def _projector(trained: Trained, writer: SummaryWriter) -> None:
-    """Write codes for TensorBoard's projector, each with its label and a picture."""
+    """Write codes for TensorBoard's projector, each with its class and a picture.
+
+    The projector takes square pictures, on a sheet of at most 8192 pixels a side. So others are padded with white, and
+    large ones are scaled down.
+    """
     z, y = trained.codes("test")
     n = min(len(z), codes.POINTS)
     pictures = trained.data.pictures(trained.images("test")[0][:n])
-    writer.add_embedding(z[:n], y[:n].tolist(), pictures, tag="codes")
+    height, width = pictures.shape[2:]
+    side, largest = max(height, width), SPRITE // math.ceil(math.sqrt(n))
+    right, down = side - width, side - height
+    pictures = F.pad(pictures, (right // 2, right - right // 2, down // 2, down - down // 2), value=1.0)
+    if side > largest:
+        pictures = F.interpolate(pictures, size=(largest, largest), mode="area")
+    labels = [trained.data.name_of(label) for label in y[:n].tolist()]
+    writer.add_embedding(z[:n], labels, pictures, tag="codes")

@@ -13,14 +13,18 @@ from aelab.samplers import GMM, KDE, Autoregressive, Gaussian, Sampler
 
 
 def reconstructions(trained: Trained, run: Run) -> Figure:
-    """Draw clean images, the images that the encoder saw, their reconstructions, and the error of each pixel.
+    """Draw clean images, what the encoder saw if that differs, their reconstructions, and the error of each pixel.
 
-    Red pixels are too bright, and blue pixels too dark.
+    The images are spread over the classes. Of grey images, red pixels are too bright and blue pixels too dark. Of
+    colour images, red is the magnitude of the error.
     """
-    batch = next(trained.batches("test")).map(lambda t: t[:COLUMNS])
+    batch = trained.examples(COLUMNS)
     image, pictures = trained.model.reconstruct(batch), trained.data.pictures
-    rows = [pictures(batch.x), pictures(batch.seen), pictures(image), differences(image - batch.x)]
-    return sheet(rows, ["clean", "seen", "reconstruction", "error"])
+    rows = {"clean": pictures(batch.x), "seen": pictures(batch.seen), "reconstruction": pictures(image)}
+    if torch.equal(batch.seen, batch.x):
+        del rows["seen"]
+    rows["error"] = differences(image - batch.x)
+    return sheet(list(rows.values()), list(rows))
 
 
 def priors(trained: Trained, run: Run) -> Figure:
@@ -53,7 +57,8 @@ def priors(trained: Trained, run: Run) -> Figure:
 def filters(trained: Trained, run: Run) -> Figure:
     """Draw the weights of the first 100 units of the first layer.
 
-    They are an image for each unit of a linear layer, and a kernel for each unit of a convolution.
+    They are an image for each unit of a linear layer, and a kernel for each unit of a convolution. Weights
+    on colours are shown in colour, with grey for zero.
     """
     layers = [m for m in trained.model.encoder.modules() if isinstance(m, nn.Linear | nn.Conv2d)]
     channels, height, width = trained.data.shape
@@ -62,9 +67,11 @@ def filters(trained: Trained, run: Run) -> Figure:
         if weight.shape[1] % (height * width):
             raise Unsupported("the first layer does not see a whole image")
         weight = weight.view(len(weight), -1, height, width)
-    images = weight[:100, :channels].mean(1, keepdim=True)
+    images = weight[:100, :channels]
+    images = images if images.shape[1] == 3 else images.mean(1, keepdim=True)
     images = images / images.abs().amax((1, 2, 3), keepdim=True).clamp_min(1e-12)
-    return sheet(differences(images).split(COLUMNS))
+    pictures = images.cpu() / 2 + 0.5 if images.shape[1] == 3 else differences(images)
+    return sheet(pictures.split(COLUMNS))
 
 
 def strangest(trained: Trained, run: Run) -> Figure:

@@ -37,6 +37,12 @@ def sheet(rows: "Sequence[Tensor]", labels: Sequence[str] = (), xlabel: str = ""
 
 
 def differences(images: "Tensor") -> "Tensor":
-    """Return differences (N, C, H, W) in [-1, 1] as pictures (N, 3, H, W): red above zero, blue below."""
-    colours = colormaps["RdBu_r"]((images.detach().cpu().double().mean(1).numpy() + 1) / 2)[..., :3]
+    """Return differences (N, C, H, W) in [-1, 1] as pictures (N, 3, H, W).
+
+    Of one channel, red is above zero and blue below. Of several, red is the root mean square over the channels, because
+    signed errors of channels would cancel.
+    """
+    values = images.detach().cpu().double()
+    values = values if values.shape[1] == 1 else values.square().mean(1, keepdim=True).sqrt()
+    colours = colormaps["RdBu_r"]((values[:, 0].numpy() + 1) / 2)[..., :3]
     return images.new_tensor(colours).cpu().movedim(-1, 1)
