@@ -67,6 +67,15 @@ def test_codes_reconstructions_and_scores_are_those_of_the_model(run_ae, moved, 
     assert "odd.png" in run_ae.said
 
 
+def test_the_same_from_python(moved, new, tmp_path):
+    import aelab
+
+    scores = aelab.predict(moved, new, tmp_path / "out", by="distance")
+    assert len(scores) == 31
+    assert scores == sorted(scores, key=lambda score: -score[1])
+    assert len(np.load(tmp_path / "out/codes.npz")["codes"]) == 31
+
+
 @pytest.mark.parametrize("suffix", ["csv", "parquet"])
 def test_codes_as_tables(run_ae, moved, new, tmp_path, suffix):
     if suffix == "parquet":

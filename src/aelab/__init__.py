@@ -1,6 +1,7 @@
 """A research template for autoencoders on PyTorch Lightning and Hydra.
 
-In a notebook, `aelab.load("logs/<name>/<run>")` returns a trained model in eval mode.
+In a notebook, `aelab.load("logs/<name>/<run>")` returns a trained model in eval mode, and
+`aelab.predict("logs/<name>/<run>", "files", "output")` writes what it makes of new files.
 """
 
 import os
@@ -15,15 +16,20 @@ if not {"GOMP_SPINCOUNT", "OMP_WAIT_POLICY"} & os.environ.keys():
 
 if TYPE_CHECKING:
     from aelab.composition.trained import load as load
+    from aelab.training.prediction import predict_files as predict
 
-__all__ = ["load"]
+__all__ = ["load", "predict"]
 __version__ = version("aelab")
 
 
 def __getattr__(name: str) -> object:
-    # torch takes seconds to import and `ae --help` does not need it, so `load` is imported when it is first used.
+    # torch takes seconds to import and `ae --help` does not need it, so these are imported when they are first used.
     if name == "load":
         from aelab.composition.trained import load
 
         return load
+    if name == "predict":
+        from aelab.training.prediction import predict_files
+
+        return predict_files
     raise AttributeError(f"module 'aelab' has no attribute {name!r}")

@@ -41,7 +41,7 @@ def main(config: "DictConfig") -> None:
                 "data.root is missing: type data.root=FOLDER with files, or a known source such as data=mnist"
             )
         else:
-            source = files(run, config.data, output)
+            source = files(run, config.data.root, output, config.data.resize)
         scores, broken = predict(
             run,
             output,

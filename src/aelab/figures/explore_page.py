@@ -57,6 +57,7 @@ def explore(run: Run, units: Sequence[int] | None = None, checkpoint: str = "bes
             _plane(trained, name, z, centre, axes, label) for name, centre, axes, label in _planes(z, units, classes)
         ],
         "labels": y.tolist(),
+        "names": [html.escape(trained.data.name_of(label)) for label in range(trained.data.num_classes or 0)],
         "steps": STEPS,
         "reach": REACH,
         "shape": list(trained.data.shape),
@@ -85,7 +86,7 @@ def _planes(
 ) -> Iterator[tuple[str, NDArray[Any], NDArray[Any], int | None]]:
     """Yield name, centre (D,), two axes (2, D) of one deviation each, and label of each plane."""
     deviations = z.std(0)
-    pca = PCA(min(3, z.shape[1]), random_state=0).fit(z)
+    pca = PCA(min(3, *z.shape), random_state=0).fit(z)
     principal = pca.components_ * np.sqrt(pca.explained_variance_)[:, None]
     most = sorted(np.argsort(-deviations)[:UNITS].tolist())
     # A conditional model has one plane of each kind per class.

@@ -6,6 +6,7 @@ manifest.json      status, command, seed, commit, versions, data fingerprint, ti
 metrics.json       the final numbers, flat
 checkpoints/       best.ckpt, last.ckpt and the one before it: tensors and plain values only
 evaluations/       numbers of other data or another checkpoint: never in metrics.json
+calibration.npz    validation errors and clusters of training codes, for thresholds
 tensorboard/  metrics.csv  train.log  figures/
 """
 

@@ -114,16 +114,30 @@ def predict(
     return _finish(output, source, what, codes, by, quantile, calibration), broken
 
 
-def files(run: Run, data: DictConfig, output: Path) -> Source:
-    """Return the image files below `data.root`, read as the run read its own."""
-    root = Path(data.root).expanduser()
+def predict_files(
+    folder: str | Path, root: str | Path, output: str | Path, trust: Sequence[str] = (), **more: Any
+) -> list[tuple[str, float, float, bool]]:
+    """Predict all image files below `root` with the run in `folder`, as `ae predict` does, and return the scores.
+
+    `more` are the keywords of `predict`. Raises UserError for a file that cannot be read, after all others are written.
+    """
+    run = Run(folder, trust)
+    scores, broken = predict(run, output, files(run, str(root), Path(output)), **more)
+    if broken:
+        raise UserError(f"{len(broken)} files could not be read. The first: {broken[0]}")
+    return scores
+
+
+def files(run: Run, folder: str, output: Path, resize: bool | None = None) -> Source:
+    """Return the image files below a folder, read as the run read its own unless `resize` says otherwise."""
+    root = Path(folder).expanduser()
     if output.resolve().is_relative_to(root.resolve()):
-        raise UserError(f"output={output} lies in data.root={data.root}, whose files are read: type another output")
+        raise UserError(f"output={output} lies in data.root={folder}, whose files are read: type another output")
     own = run.config.data
     names = find(root).images
     if not names:
         raise UserError(f"{root} holds no image: type data.root=FOLDER with image files")
-    resize = bool(own.get("resize", False)) if data.resize is None else data.resize
+    resize = bool(own.get("resize", False)) if resize is None else resize
     pixels = Files(root, names, tuple(own.shape), resize, own.get("background", "black"), own.binarize == "threshold")
     return Source(names, [name.split("/")[-2] if "/" in name else "" for name in names], pixels)
 
