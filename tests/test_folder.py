@@ -3,6 +3,7 @@
 import json
 import logging
 import multiprocessing
+import os
 from pathlib import Path
 
 import numpy as np
@@ -176,6 +177,14 @@ def test_another_size_is_no_broken_file(tmp_path):
     write(fill(tmp_path, "cat") / "cat/a.png", np.zeros((9, 9, 3), np.uint8))
     with pytest.raises(UserError, match=r"a\.png is 9×9"):
         folder(tmp_path, "data.skip_broken=true")
+
+
+def test_a_name_that_is_no_text(tmp_path):
+    """A file system holds bytes, and not all of them are UTF-8."""
+    root = os.fsencode(fill(tmp_path, "cat"))
+    for i in range(20):
+        os.rename(root + f"/cat/{i}.png".encode(), root + b"/cat/\xff%d.png" % i)
+    assert folder(tmp_path).size("train") > 0
 
 
 def members(it) -> dict[str, str]:

@@ -55,7 +55,7 @@ def main(config: "DictConfig") -> None:
         )
         strange = [score for score in scores if score[3]]
         for name, value, _, _ in strange[:SHOWN]:
-            print(f"{value:12.5g}  {name}")
+            print(f"{value:12.5g}  {name.encode(errors='replace').decode()}")
         if scores:
             more = f", of which {SHOWN} are shown" if len(strange) > SHOWN else ""
             print(f"{len(strange)} of {len(scores)} above the threshold {scores[0][2]:.5g}{more}")

@@ -9,6 +9,7 @@ image follows from its name, so images that are added later leave all others in 
 
 import hashlib
 import logging
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -178,7 +179,9 @@ def lowest(salt: str, names: list[str], size: float) -> set[str]:
 
     A hash depends on the name only, so with a share no other name decides about it. There is at least one name.
     """
-    hashes = {name: int.from_bytes(hashlib.sha256(f"{salt}/{name}".encode()).digest()[:8]) / 2**64 for name in names}
+    hashes = {
+        name: int.from_bytes(hashlib.sha256(os.fsencode(f"{salt}/{name}")).digest()[:8]) / 2**64 for name in names
+    }
     ranked = sorted(names, key=hashes.__getitem__)
     if size < 1:
         return {name for name in ranked if hashes[name] < size} or set(ranked[:1])

@@ -125,7 +125,7 @@ def _stages(run: Run) -> dict[str, float]:
 def _check_data(run: Run, data: Images) -> None:
     """Raise UserError if a run that goes on would see other data than it began with."""
     manifest = run.manifest
-    if manifest.get("data") not in (None, data.fingerprint):
+    if run.checkpoint("last").exists() and manifest.get("data") not in (None, data.fingerprint):
         raise UserError(
             f"the data in {data.root} is not what {os.path.relpath(run.folder)} began with "
             f"({data_changes(manifest, data.facts())}): restore it, or train a new run with name=…"
