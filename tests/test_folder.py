@@ -181,9 +181,9 @@ def test_another_size_is_no_broken_file(tmp_path):
 
 def test_a_name_that_is_no_text(tmp_path):
     """A file system holds bytes, and not all of them are UTF-8."""
-    root = os.fsencode(fill(tmp_path, "cat"))
-    for i in range(20):
-        os.rename(root + f"/cat/{i}.png".encode(), root + b"/cat/\xff%d.png" % i)
+    fill(tmp_path, "cat")
+    for path in list((tmp_path / "cat").iterdir()):
+        path.rename(path.with_name(os.fsdecode(b"\xff") + path.name))
     assert folder(tmp_path).size("train") > 0
 
 

@@ -179,9 +179,8 @@ def lowest(salt: str, names: list[str], size: float) -> set[str]:
 
     A hash depends on the name only, so with a share no other name decides about it. There is at least one name.
     """
-    hashes = {
-        name: int.from_bytes(hashlib.sha256(os.fsencode(f"{salt}/{name}")).digest()[:8]) / 2**64 for name in names
-    }
+    digests = {name: hashlib.sha256(os.fsencode(f"{salt}/{name}")).digest() for name in names}
+    hashes = {name: int.from_bytes(digest[:8]) / 2**64 for name, digest in digests.items()}
     ranked = sorted(names, key=hashes.__getitem__)
     if size < 1:
         return {name for name in ranked if hashes[name] < size} or set(ranked[:1])
