@@ -291,6 +291,23 @@ def test_numbers_of_other_data_or_another_checkpoint_go_beside(run_of, tmp_path,
     assert len(list((run.folder / "evaluations").iterdir())) == 3
 
 
+def test_numbers_of_a_group_with_other_settings_go_beside(own_run):
+    def anomalies(classes: str) -> dict[str, float]:
+        words = [f"run={own_run.folder}", "metrics=[anomaly]", f"metrics.anomaly.normal_classes={classes}"]
+        return evaluate(own_run, groups=build.metrics(compose("evaluate", words)[0]))
+
+    anomalies("[0]")
+    before = own_run.metrics
+    other = anomalies("[1,2]")
+    assert own_run.metrics == before
+    (path,) = (own_run.folder / "evaluations").iterdir()
+    content = json.loads(path.read_text())
+    assert "[1, 2]" in content["settings"]
+    assert content["metrics"]["anomaly/auroc/error"] == other["anomaly/auroc/error"]
+    anomalies("[0]")
+    assert own_run.metrics == before
+
+
 def test_numbers_of_a_run_that_is_not_done_are_not_its_final_ones(run_of):
     _, run = run_of
     before = run.metrics

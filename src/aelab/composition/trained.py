@@ -1,5 +1,6 @@
 """A trained model with its data, which metrics, samplers and figures are given."""
 
+import hashlib
 import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -110,12 +111,23 @@ class Place:
         about = {"checkpoint": checkpoint, "step": step, "root": data.root, "data": data.fingerprint}
         return cls("_".join(names), about)
 
-    def add(self, run: Run, metrics: dict[str, float]) -> None:
-        """Write numbers to this place."""
+    def add(self, run: Run, metrics: dict[str, float], measured: dict[str, str] | None = None) -> None:
+        """Write numbers to this place.
+
+        `measured` holds the settings of a group of metrics. Numbers that would replace those of other settings go
+        beside them, and a line says where.
+        """
+        known, before = run.manifest.get("measured", {}), run.metrics
+        others = {group: how for group, how in (measured or {}).items() if known.get(group, how) != how}
         if self.name:
             run.add_other_metrics(self.name, self.about, metrics)
+        elif others and any(before.get(name, value) != value for name, value in metrics.items()):
+            ((group, how),) = others.items()
+            name = f"{group}_{hashlib.sha256(how.encode()).hexdigest()[:8]}"
+            run.add_other_metrics(name, {**self.about, "settings": how}, metrics)
+            log.warning("%s was computed with other settings before: see evaluations/%s.json", group, name)
         else:
-            run.add_metrics(metrics)
+            run.add_metrics(metrics, measured)
 
 
 class MetricGroup(Protocol):

@@ -197,11 +197,14 @@ class Run:
         """The final numbers, by `split/name` and `group/name`."""
         return _read(self.folder / "metrics.json")
 
-    def add_metrics(self, metrics: dict[str, float]) -> None:
+    def add_metrics(self, metrics: dict[str, float], measured: dict[str, str] | None = None) -> None:
         """Write numbers into metrics.json, beside those that are there. No other function writes that file.
 
-        They are numbers of the run's own data and of the checkpoint that its manifest names.
+        They are numbers of the run's own data and of the checkpoint that its manifest names. `measured` says with which
+        settings a group of metrics was computed. The manifest keeps those of the first time.
         """
+        if measured:
+            self.update_manifest(measured=measured | self.manifest.get("measured", {}))
         write_text(self.folder / "metrics.json", _json(dict(sorted((self.metrics | metrics).items()))))
 
     def add_other_metrics(self, place: str, about: dict[str, Any], metrics: dict[str, float]) -> None:

@@ -62,7 +62,7 @@ def measure(
     run: Run,
     data: Images,
     groups: Mapping[str, MetricGroup],
-    add: Callable[[dict[str, float]], None],
+    add: Callable[[dict[str, float], dict[str, str]], None],
     asked: bool = False,
     checkpoint: str = "best",
 ) -> dict[str, float]:
@@ -93,7 +93,7 @@ def measure(
             except Exception as error:
                 log.error("no %s: it failed (%s)", name, error)
                 failed, numbers = failed or error, {}
-            add(numbers)
+            add(numbers, {name: repr(group)} if numbers else {})
             metrics |= numbers
             progress.advance(task)
     if failed:
