@@ -257,6 +257,10 @@ def test_two_processes_build_the_cache_once(tmp_path):
     assert queue.empty()
 
 
+def test_images_without_classes_are_of_one_class(tmp_path):
+    assert folder(fill(tmp_path, "")).facts()["classes"] == ["0"]
+
+
 def test_classes_are_named(tmp_path):
     fill(tmp_path, "cat", "dog", "7")
     it = folder(tmp_path, "data.classes=[cat,7]")

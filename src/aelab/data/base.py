@@ -132,7 +132,7 @@ class Images(LightningDataModule):
 
     def name_of(self, label: int) -> str:
         """Return the name of a class."""
-        return self.class_names[label] if self.class_names else str(label)
+        return (self.class_names[label] if self.class_names else "") or str(label)
 
     def labels_of(self, classes: Sequence[int | str]) -> list[int]:
         """Return the labels of classes that are given by label or by name. Raises UserError for an unknown one."""

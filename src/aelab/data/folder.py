@@ -11,7 +11,7 @@ import hashlib
 import logging
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
@@ -60,7 +60,6 @@ class Folder(Images):
     """Folder of the cache. None: `.aelab` beside the data, or ~/.cache/aelab if that cannot be written."""
     split_by: Literal["name", "order"]
     """`name`: the split of an image follows from its name. `order`: from its place among all, as in version 1."""
-    _said: bool = field(default=False, init=False)
 
     def __post_init__(self) -> None:
         super().__post_init__()
