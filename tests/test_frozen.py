@@ -213,7 +213,7 @@ def test_every_model_ends_as_it_did(name, tmp_path):
     rel = 1e-3
     if name == "vqvae":
         # On another processor other entries of the codebook are nearest, and after two epochs the codebooks differ. Its
-        # three steps are compared above. Version 0 gives on an Intel Xeon what this version gives there, to the last bit.
+        # three steps are compared above. Version 0 gives the same there as this one, to the last bit.
         rel, same = 0.06, {key: same[key] for key in ("test/loss", "test/mse", "test/psnr")}
     expected = {key: then[key] for key in same}
     assert same == pytest.approx(expected, rel=rel, abs=1e-4), "equal to the last bit on one machine"
