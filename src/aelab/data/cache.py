@@ -73,12 +73,14 @@ class Cache:
                 "cached there: type paths.cache_dir=FOLDER or data.cache=false"
             )
         path = self.folder / f"{self.key}.part"
-        with path.open("wb") as file:
-            file.truncate(size)
-        pixels = torch.from_file(str(path), shared=True, size=size, dtype=torch.uint8).view(shape)
-        decoded = decode_all(self.files, pixels)
-        del pixels
-        path.replace(self.folder / f"{self.key}.bin")
+        try:
+            with path.open("wb") as file:
+                file.truncate(size)
+            pixels = torch.from_file(str(path), shared=True, size=size, dtype=torch.uint8).view(shape)
+            decoded = decode_all(self.files, pixels)
+            path.replace(self.folder / f"{self.key}.bin")
+        finally:
+            path.unlink(missing_ok=True)  # an image of another size ends the reading
         write_text(self.folder / f"{self.key}.json", json.dumps(asdict(decoded)))
 
 

@@ -117,12 +117,12 @@ class Folder(Images):
         train = sorted([*layout.splits["train"], *layout.splits.get("val", [])], key=lambda name: name.split("/"))
         if "test" in layout.splits:
             return train, layout.splits["test"]
-        kept = layout.splits.get("val", [])
+        kept = set(layout.splits.get("val", []))
         if self.split_by == "order":
             shuffled = torch.randperm(len(train), generator=randomness.generator("cpu", "folder"))
             test = {train[i] for i in shuffled[: max(len(train) // 10, 1)].tolist()}
         else:
-            test = lowest("test", [name for name in train if name not in set(kept)], TEST_SHARE)
+            test = lowest("test", [name for name in train if name not in kept], TEST_SHARE)
         return [name for name in train if name not in test], [name for name in train if name in test]
 
     def validation(self, n: int) -> Tensor:
@@ -137,7 +137,7 @@ class Folder(Images):
         return torch.tensor([name in chosen for name in names])
 
     def identify(self, official: Any) -> str:
-        read, how = self._read, f"{self.binarize} {self.class_names} {self._read.train}"
+        read, how = self._read, f"{self.class_names} {self._read.train}"
         if read.cache is None:
             return super().identify(official)
         known: dict[str, str] = read.cache.record.get("fingerprints", {})

@@ -99,8 +99,8 @@ def read_layout(root: Path) -> Layout:
             given[split] = name
     if given and "train" not in given:
         raise UserError(f"{root} has {', '.join(given.values())} but no train: {LAYOUTS}")
-    masks = [name for name in found.images if given and name.split("/")[0].lower() == "ground_truth"]
-    images = [name for name in found.images if name not in set(masks)]
+    masks = {name for name in found.images if given and name.split("/")[0].lower() == "ground_truth"}
+    images = [name for name in found.images if name not in masks]
     if given:
         splits = {split: _below(folder, images) for split, folder in given.items()}
         if strays := set(images) - {name for names in splits.values() for name in names}:

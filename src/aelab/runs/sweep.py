@@ -21,7 +21,7 @@ from aelab.errors import UserError
 from aelab.runs.frozen import word_today
 from aelab.runs.run import Run
 
-NOT_IN_NAMES = ("name", "paths", "run", "trust", "data.root", "hydra", "sweep")
+NOT_IN_NAMES = ("name", "paths", "run", "trust", "data.root", "data.cache_dir", "hydra", "sweep")
 LONGEST = 200  # bytes in a folder's name
 
 

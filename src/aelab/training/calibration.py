@@ -10,9 +10,14 @@ from sklearn.cluster import KMeans
 from torch import Tensor
 
 from aelab.atomic import replacing
+from aelab.composition import build
+from aelab.composition.stages import is_classifier
 from aelab.composition.trained import Trained
+from aelab.data.base import Images
+from aelab.data.errors import image_errors
 from aelab.data.loader import Batch, Split
 from aelab.errors import UserError
+from aelab.models.base import Autoencoder
 from aelab.noise import NoNoise
 from aelab.runs.run import Run
 
@@ -64,13 +69,20 @@ class Calibration:
             return cls(content["error"], content["distance"], content["centres"])
 
 
+def calibrate(run: Run, data: Images, checkpoint: str) -> None:
+    """Compute and keep what judges new data. A classifier has nothing of it."""
+    if not is_classifier(run.config):
+        model = build.trained_autoencoder(run, checkpoint)
+        Calibration.of(Trained(model, data, build.device_of(run.config))).save(run)
+
+
 @torch.no_grad()
-def score(trained_model: torch.nn.Module, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
+def score(model: Autoencoder, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
     """Return codes (B, D), reconstructions (B, C, H, W), and the squared error of each image, (B,), on the CPU."""
-    z = trained_model.encode_batch(batch)  # type: ignore[operator]
-    shown = trained_model.reconstruct(batch).float()  # type: ignore[operator]
-    error = (shown - batch.x).square().flatten(1).double().sum(1)
-    return z.flatten(1).float().cpu(), shown.cpu(), error.cpu()
+    with model.remembering():  # so that the batch is encoded once
+        z, shown = model.encode_batch(batch), model.reconstruct(batch).float()
+    error = image_errors(shown, batch.x)["sse"]
+    return z.flatten(1).float().cpu(), shown.cpu(), error.double().cpu()
 
 
 def distances(z: Tensor, centres: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -11,14 +11,13 @@ from omegaconf import DictConfig
 
 from aelab.composition import build
 from aelab.composition.stages import choices, follow
-from aelab.composition.trained import Trained
 from aelab.data.base import Images
 from aelab.errors import UserError
 from aelab.models.base import Autoencoder, Objective
 from aelab.runs.log import Console, start_console, start_log
 from aelab.runs.provenance import data_changes
 from aelab.runs.run import Run
-from aelab.training.calibration import Calibration
+from aelab.training.calibration import calibrate
 from aelab.training.evaluation import losses, measure, show
 from aelab.training.fit import fit, hyperparameters
 from aelab.training.processes import count_processes, launch
@@ -76,11 +75,9 @@ def _numbers(run: Run, data: Images, loggers: list[Logger], metrics: dict[str, f
     run.forget_metrics()
     if saved:
         run.update_manifest(checkpoint=saved[0], step=build.step_of(run, saved[0]))
-        model = build.trained(run, saved[0])
         metrics = losses(run, data, ("val", "test"), saved[0])
         metrics |= measure(run, data, build.metrics(config), run.add_metrics, checkpoint=saved[0])
-        if isinstance(model, Autoencoder):
-            Calibration.of(Trained(model, data, build.device_of(config))).save(run)
+        calibrate(run, data, saved[0])
         run.add_metrics(_stages(run))
     else:
         log.info(

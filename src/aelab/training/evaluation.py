@@ -20,7 +20,7 @@ from aelab.data.loader import Split
 from aelab.errors import Unsupported
 from aelab.models.base import Autoencoder
 from aelab.runs.run import Run
-from aelab.training.calibration import Calibration
+from aelab.training.calibration import calibrate
 
 ROWS = 30  # of a table
 
@@ -51,8 +51,8 @@ def evaluate(
     metrics = losses(run, data, splits, checkpoint)
     place.add(run, metrics)
     metrics |= measure(run, data, groups or {}, partial(place.add, run), asked, checkpoint)
-    if not place.name and not (run.folder / "calibration.npz").exists() and not is_classifier(run.config):
-        Calibration.of(Trained(build.trained_autoencoder(run, checkpoint), data, build.device_of(run.config))).save(run)
+    if not place.name and not (run.folder / "calibration.npz").exists():
+        calibrate(run, data, checkpoint)
     if place.name:
         log.warning("numbers %s", os.path.relpath(run.folder / "evaluations" / f"{place.name}.json"))
     return metrics

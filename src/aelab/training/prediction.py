@@ -4,7 +4,6 @@ import csv
 import hashlib
 import io
 import json
-import logging
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -32,8 +31,6 @@ from aelab.errors import UserError
 from aelab.noise import NoNoise
 from aelab.runs.run import Run
 from aelab.training.calibration import Calibration, distances, score
-
-log = logging.getLogger(__name__)
 
 What = Literal["codes", "reconstructions", "scores"]
 LOSSLESS = {".png", ".bmp", ".tif", ".tiff", ".ppm", ".pgm", ".tga"}
@@ -100,7 +97,7 @@ def predict(
                 continue
             x = as_floats(torch.stack([item for item in read if isinstance(item, Tensor)]).to(device))
             known = [classes.index(source.labels[i]) if source.labels[i] in classes else 0 for i in rows]
-            # What is drawn for a file follows from the first name of its batch, so it is the same whenever it is done.
+            # Draws follow from the first name of a batch. So a call that goes on draws what one that was not cut draws.
             randomness.seed(device, "predict", source.names[rows[0]])
             seen, hidden = noise(x, randomness.generator(device, "predict", source.names[rows[0]]))
             z, shown, error = score(model, Batch(seen, x, torch.tensor(known, device=device), hidden))
