@@ -19,6 +19,7 @@ import pytest
 import torch
 from lightning.pytorch.callbacks import Callback
 from omegaconf import DictConfig
+from tensorboard.summary.writer import event_file_writer
 
 from aelab.composition import build
 from aelab.composition import compose as composing
@@ -30,6 +31,9 @@ from aelab.training.complete import complete
 
 REAL_DATA = os.environ.pop("AE_DATA", None)  # only tests of real data may depend on it
 os.environ.pop("AE_LOGS", None)
+# The files of one folder are read in the order of their names, which hold the second and then this counter. Here a run
+# and its continuation share a second, and as words 10 stands before 9. So all numbers have as many digits.
+event_file_writer._global_uid = event_file_writer.AtomicCounter(10**6)
 
 
 def names(group: str) -> list[str]:

@@ -31,6 +31,14 @@ def page(own_run):
         instance.close()
 
 
+def test_a_page_of_another_checkpoint_lies_beside(own_run):
+    page = explore(own_run)
+    content = page.read_text()
+    other = explore(own_run, checkpoint="last")
+    assert page.read_text() == content
+    assert other.parent.parent == own_run.folder / "figures"
+
+
 def image(page) -> str:
     return page.evaluate("document.getElementById('image').toDataURL()")
 

@@ -4,6 +4,7 @@ import json
 import logging
 import multiprocessing
 import os
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -327,6 +328,18 @@ def test_a_run_does_not_go_on_with_other_data(run_of):
     fill(root, "dog", n=60)
     with pytest.raises(UserError, match=r"is not what .* began with \(train \d+ images, now \d+"):
         complete(Run(run.folder))
+
+
+def test_a_done_run_on_changed_data_says_so_and_keeps_its_score(run_of, caplog):
+    root, run = run_of
+    score = complete(Run(run.folder))
+    assert "its data" not in caplog.text
+    fill(root, "dog", n=60)
+    assert complete(Run(run.folder)) == score
+    assert "its data changed (train" in caplog.text
+    shutil.rmtree(root)
+    assert complete(Run(run.folder)) == score
+    assert "its data were not compared" in caplog.text
 
 
 def test_mvtec_trains_on_normal_images_and_judges_by_folder_names(tmp_path):

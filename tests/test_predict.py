@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import but_slow, names, start, trained
+from conftest import but_slow, data, names, start, trained
 from PIL import Image
 from test_folder import SMALL, words, write
 
@@ -154,6 +154,27 @@ def test_a_known_source_and_distances(run_ae, own_run, tmp_path):
     expected = np.linalg.norm(content["codes"][:, None].astype(float) - centres, axis=2).min(1)
     found = [float(rows[name]["distance"]) for name in content["names"]]
     assert found == pytest.approx(expected.tolist(), rel=1e-4)
+
+
+def test_a_known_source_that_is_read_file_by_file(run_ae, moved, new, tmp_path):
+    line = ("predict", f"run={moved}", "data=folder", f"data.root={new.parent}", "data.shape=[3,8,8]", "split=train")
+    for name, more in (("cache", ()), ("files", ("data.cache=false", "data.loader=stream"))):
+        code, said = run_ae(*line, f"output={tmp_path.parent / name}", *more)
+        assert code == 0, said
+    whole, one_by_one = (np.load(tmp_path.parent / name / "codes.npz") for name in ("cache", "files"))
+    assert whole["codes"] == pytest.approx(one_by_one["codes"])
+    assert whole["labels"].tolist() == one_by_one["labels"].tolist()
+
+
+@pytest.mark.parametrize("how", ["static", "dynamic", "threshold"])
+def test_a_model_of_black_and_white_is_shown_black_and_white(run_ae, tmp_path, how):
+    run = trained(tmp_path / "run", f"data.binarize={how}", "trainer.max_epochs=1", *SMALL[:2], "net.hidden_dims=[8]")
+    assert run_ae("predict", f"run={run.folder}", "data=digits", "output=out", "what=[codes]")[0] == 0
+    x = data("data.binarize=threshold").splits["test"][0] / 255
+    same = np.load(tmp_path / "out/codes.npz")["codes"] == pytest.approx(
+        load(run.folder).encode(x).detach().numpy(), abs=1e-5
+    )
+    assert same == (how == "threshold")  # the others draw
 
 
 def test_a_model_that_completes_needs_to_know_what_is_hidden(run_ae, tmp_path):

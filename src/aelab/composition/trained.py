@@ -111,6 +111,10 @@ class Place:
         about = {"checkpoint": checkpoint, "step": step, "root": data.root, "data": data.fingerprint}
         return cls("_".join(names), about)
 
+    def metrics(self, run: Run) -> dict[str, float]:
+        """Return the numbers of this place."""
+        return run.other_metrics(self.name) if self.name else run.metrics
+
     def add(self, run: Run, metrics: dict[str, float], measured: dict[str, str] | None = None) -> None:
         """Write numbers to this place.
 

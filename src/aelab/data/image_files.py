@@ -56,12 +56,14 @@ class Files:
         channels, height, width = self.shape
         done: list[str] = []
         try:
-            with Image.open(path) as file:
-                if getattr(file, "n_frames", 1) > 1:
+            image: Image.Image
+            with Image.open(path) as image:
+                if getattr(image, "n_frames", 1) > 1:
                     done.append("of several frames, of which the first is read")
-                image = ImageOps.exif_transpose(file)
+                form = image.format
+                ImageOps.exif_transpose(image, in_place=True)
                 image.load()
-            if image.mode in _SIXTEEN or (image.mode == "I" and file.format in _SCALED):
+            if image.mode in _SIXTEEN or (image.mode == "I" and form in _SCALED):
                 done.append("of 16 bits, read as 8 bits")
                 image = Image.fromarray(np.round(np.asarray(image) / 257).clip(0, 255).astype(np.uint8))
             elif image.mode in ("I", "F"):
@@ -72,7 +74,8 @@ class Files:
                     done.append(f"transparent, composited on {self.background}")
                     ground = Image.new("RGBA", image.size, ImageColor.getrgb(self.background))
                     image = Image.alpha_composite(ground, image)
-            image = image.convert("L" if channels == 1 else "RGB")
+            mode = "L" if channels == 1 else "RGB"
+            image = image if image.mode == mode else image.convert(mode)
         except Exception as error:  # each format of Pillow has errors of its own
             raise Unreadable(
                 f"{path} cannot be read as an image ({' '.join(str(error).split()) or type(error).__name__}): "

@@ -128,6 +128,13 @@ class Loader:
             yield Batch(seen, x, y, hidden, weight)
 
 
+def binarized(x: Tensor, how: str, generator: torch.Generator) -> Tensor:
+    """Return grey values in [0, 1] as black and white, as `data.binarize` says. Black and white stay as they are."""
+    if how == "threshold":
+        return (x >= 0.5).to(x.dtype)
+    return x if how == "none" else torch.bernoulli(x, generator=generator)
+
+
 def as_floats(pixels: Tensor) -> Tensor:
     """Return images in [0, 1]. uint8 is divided by 255. Floats stay as they are."""
     return pixels if pixels.is_floating_point() else pixels.float().div_(255)

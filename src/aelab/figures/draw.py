@@ -82,7 +82,8 @@ def draw(
             for kind in ("png", "pdf"):
                 figure.savefig(folder / f"{name}.{kind}", dpi=150, bbox_inches="tight")
             writer.add_image(
-                f"visualize/{place}{name}", pil_to_tensor(Image.open(folder / f"{name}.png").convert("RGB"))
+                f"visualize/{place}/{name}".replace("//", "/"),
+                pil_to_tensor(Image.open(folder / f"{name}.png").convert("RGB")),
             )
             drawn.append(name)
             log.info("%s", folder / f"{name}.png")

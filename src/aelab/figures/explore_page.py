@@ -22,7 +22,7 @@ from torchvision.transforms.functional import to_pil_image
 from torchvision.utils import make_grid
 
 from aelab.atomic import write_text
-from aelab.composition.trained import Trained
+from aelab.composition.trained import Place, Trained
 from aelab.errors import UserError
 from aelab.figures.codes import POINTS
 from aelab.figures.sheet import PALETTE
@@ -39,6 +39,9 @@ log = logging.getLogger(__name__)
 def explore(run: Run, units: Sequence[int] | None = None, checkpoint: str = "best", root: str | None = None) -> Path:
     """Write `explore.html` into the run's folder, and return its path.
 
+    The page of other data than the run was trained on, or of another checkpoint than its final one, lies beside the
+    figures of that place.
+
     The page shows planes of principal axes and planes of units. The principal axes are each pair of the first three, or
     for a conditional model the first two, once per class. The units are the given two, or each pair of the three that
     vary most. For a conditional model, planes of units are decoded with the last class.
@@ -46,6 +49,7 @@ def explore(run: Run, units: Sequence[int] | None = None, checkpoint: str = "bes
     Raises UserError for a model whose code is not a vector of two units or more, and for units that it does not have.
     """
     trained = Trained.of(run, checkpoint, root)
+    place = Place.of(run, trained.data, checkpoint)
     if len(trained.model.code_shape) > 1 or trained.model.latent_dim < 2:
         raise UserError("explore walks in a plane of the code, which must be a vector of two units or more")
     z, y = (values[:POINTS].numpy() for values in trained.codes("test"))
@@ -65,17 +69,20 @@ def explore(run: Run, units: Sequence[int] | None = None, checkpoint: str = "bes
     }
     pictures = "".join(
         f'<figure><img src="{_uri(path.read_bytes())}"><figcaption>{html.escape(path.stem)}</figcaption></figure>'
-        for path in sorted((run.folder / "figures").glob("*.png"))
+        for path in sorted((run.folder / "figures" / place.name).glob("*.png"))
     )
     parts = {
         "TITLE": html.escape("/".join(run.folder.parts[-2:])),
-        "METRICS": "".join(f"<tr><td>{html.escape(k)}</td><td>{v:.6g}</td></tr>" for k, v in run.metrics.items()),
+        "METRICS": "".join(
+            f"<tr><td>{html.escape(k)}</td><td>{v:.6g}</td></tr>" for k, v in place.metrics(run).items()
+        ),
         "PICTURES": pictures or "None yet: type ae visualize.",
         "CONFIG": html.escape((run.folder / "config.yaml").read_text()),
         "DATA": json.dumps(data).replace("<", "\\u003c"),
     }
     page = (files("aelab.figures") / "explore.html").read_text()
-    path = run.folder / "explore.html"
+    path = (run.folder / "figures" / place.name if place.name else run.folder) / "explore.html"
+    path.parent.mkdir(parents=True, exist_ok=True)
     write_text(path, re.sub(r"{{(\w+)}}", lambda found: parts[found[1]], page))
     log.info("%s", os.path.relpath(path))
     return path

@@ -212,9 +212,13 @@ class Run:
 
         `about` says which data and which checkpoint. No report reads these numbers.
         """
-        path = self.folder / "evaluations" / f"{place}.json"
-        metrics = _read(path).get("metrics", {}) | metrics
-        write_text(path, _json({**about, "metrics": dict(sorted(metrics.items()))}))
+        metrics = self.other_metrics(place) | metrics
+        content = {**about, "metrics": dict(sorted(metrics.items()))}
+        write_text(self.folder / "evaluations" / f"{place}.json", _json(content))
+
+    def other_metrics(self, place: str) -> dict[str, float]:
+        """Return the numbers of a place, which are none before the first evaluation there."""
+        return dict(_read(self.folder / "evaluations" / f"{place}.json").get("metrics", {}))
 
     def forget_metrics(self) -> None:
         """Remove metrics.json, because training ends and all its numbers are computed now."""

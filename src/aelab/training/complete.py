@@ -36,6 +36,7 @@ def complete(run: Run, chosen: Mapping[str, str] | None = None) -> Score:
     if run.manifest["status"] == "done":
         start_console(Console())
         log.info("done    %s", os.path.relpath(run.folder))
+        _compare_data(run)
         recorded: Score = run.manifest["score"]
         return recorded
     with run.training(_hardware(run.config)):
@@ -117,6 +118,21 @@ def _stages(run: Run) -> dict[str, float]:
     if metrics:
         start_log(run.folder)  # each stage has a log of its own
     return metrics
+
+
+def _compare_data(run: Run) -> None:
+    """Warn if the data of a run that is done are no longer what it was trained on, or cannot be read."""
+    if run.manifest.get("data") is None:
+        return
+    data = build.data(run.config)
+    try:
+        data.setup()
+    except UserError as error:
+        log.warning("its data were not compared: %s", error)
+        return
+    if run.manifest["data"] != data.fingerprint:
+        changes = data_changes(run.manifest, data.facts())
+        log.warning("its data changed (%s): to train on what is there now, type name=…", changes)
 
 
 def _check_data(run: Run, data: Images) -> None:

@@ -18,6 +18,7 @@ from PIL import Image
 from rich.console import Console
 from rich.progress import track
 from torch import Tensor
+from torch.utils.data import Subset
 from torchvision.transforms.functional import to_pil_image
 
 from aelab import randomness
@@ -26,7 +27,7 @@ from aelab.composition import build
 from aelab.composition.instantiate import build as instantiate
 from aelab.data.image_files import Files, Unreadable
 from aelab.data.layout import find
-from aelab.data.loader import Batch, Pixels, as_floats
+from aelab.data.loader import Batch, Pixels, as_floats, binarized
 from aelab.errors import UserError
 from aelab.noise import NoNoise
 from aelab.runs.run import Run
@@ -95,11 +96,13 @@ def predict(
             rows = [index for index, item in zip(chunk, read, strict=True) if isinstance(item, Tensor)]
             if not rows:
                 continue
-            x = as_floats(torch.stack([item for item in read if isinstance(item, Tensor)]).to(device))
+            g = randomness.generator(device, "predict", source.names[rows[0]])
+            pixels = torch.stack([item for item in read if isinstance(item, Tensor)]).to(device)
+            x = binarized(as_floats(pixels), run.config.data.binarize, g)
             known = [classes.index(source.labels[i]) if source.labels[i] in classes else 0 for i in rows]
             # Draws follow from the first name of a batch. So a call that goes on draws what one that was not cut draws.
             randomness.seed(device, "predict", source.names[rows[0]])
-            seen, hidden = noise(x, randomness.generator(device, "predict", source.names[rows[0]]))
+            seen, hidden = noise(x, g)
             z, shown, error = score(model, Batch(seen, x, torch.tensor(known, device=device), hidden))
             if "reconstructions" in what:
                 jobs = ((output / "reconstructions" / targets[i], row) for i, row in zip(rows, shown, strict=True))
@@ -149,7 +152,8 @@ def known(run: Run, data: DictConfig, split: Any, trust: Sequence[str]) -> Sourc
     built.setup()
     pixels, labels, indices = built.splits[split]
     names = [f"{split}/{index}" for index in indices.tolist()]
-    return Source(names, [built.name_of(y) for y in labels[indices].tolist()], pixels[indices])
+    rows: Pixels = Subset(pixels, indices.tolist())
+    return Source(names, [built.name_of(y) for y in labels[indices].tolist()], rows)
 
 
 def _read(pixels: Pixels, index: int) -> Tensor | Unreadable:
