@@ -1,12 +1,16 @@
-"""A net is a recipe. It knows the shape of an image and its own sizes, and builds encoders and decoders.
+"""A net is a recipe. It knows the shape of a datum and its own sizes, and builds encoders and decoders.
 
 It knows nothing of the objective. A model asks for the widths that it needs: a VAE asks for
-`net.encoder(2 * latent_dim)`. No layer may couple the images of a batch (GroupNorm, never BatchNorm). Therefore each
-image has a Jacobian of its own, and training and test compute the same function. Every layer can be differentiated
+`net.encoder(2 * latent_dim)`. No layer may couple the data of a batch (GroupNorm, never BatchNorm). Therefore each
+datum has a Jacobian of its own, and training and test compute the same function. Every layer can be differentiated
 twice, because some models penalise a derivative.
+
+A shape is (C, *sizes). Its rank is the number of sizes: 0 of a vector (F,), 1 of a signal (C, L), 2 of an image (C, H,
+W), 3 of a volume (C, D, H, W). Tokens (1, T) are ids along one size.
 """
 
-from typing import Protocol
+from dataclasses import replace
+from typing import Any, ClassVar, Protocol, Self
 
 import torch
 from torch import Tensor, nn
@@ -18,31 +22,42 @@ from aelab.errors import did_you_mean
 class Net(Protocol):
     """What a model asks of a net. Implementations are frozen dataclasses with `shape` first, then sizes."""
 
-    shape: tuple[int, int, int]
-    """C, H, W of an image."""
+    ranks: ClassVar[tuple[int, ...]] = (0, 1, 2, 3)
+    """Ranks of the shapes that it can be built for."""
+    domains: ClassVar[tuple[str, ...]] = ("unit", "real")
+    """What the numbers of a datum may be: in [0, 1], any, or `tokens`, which are ids."""
+    autoregressive: ClassVar[bool] = False
+    """Whether the decoder is shown the clean datum in training: decoder(z, x). It generates as decoder(z)."""
+
+    shape: tuple[int, ...]
+    """(C, *sizes) of a datum."""
 
     @property
     def code_sizes(self) -> tuple[int, ...]:
-        """Height and width (h, w) of a map of codes (B, D, h, w). It is () if codes are vectors (B, D)."""
+        """Sizes of a map of codes, (h, w) of (B, D, h, w). It is () if codes are vectors (B, D)."""
         return ()
 
-    def encoder(self, out_dim: int, extra: int = 0) -> nn.Module:
-        """Return a module that maps images (B, C, H, W) to (B, out_dim, *code_sizes).
+    def at(self, shape: tuple[int, ...]) -> Self:
+        """Return the same recipe for another shape."""
+        return replace(self, shape=shape)  # type: ignore[type-var]
 
-        The module may take further maps (B, n, H, W) beside the images. Together these have `extra` channels.
+    def encoder(self, out_dim: int, extra: int = 0) -> nn.Module:
+        """Return a module that maps data (B, C, *sizes) to (B, out_dim, *code_sizes).
+
+        The module may take further maps (B, n, *sizes) beside the data. Together these have `extra` channels.
         """
         ...
 
     def decoder(self, in_dim: int, maps: int) -> nn.Module:
-        """Return a module that maps (B, in_dim, *code_sizes) to (B, maps · C, H, W).
+        """Return a module that maps (B, in_dim, *code_sizes) to (B, maps · C, *sizes).
 
-        The reconstruction term reads `maps` maps for each channel of the image.
+        The reconstruction term reads `maps` maps for each channel of the datum.
         """
         ...
 
 
 class Encoder(nn.Sequential):
-    """A sequence of layers. The first layer gets the images with the extra maps as further channels."""
+    """A sequence of layers. The first layer gets the data with the extra maps as further channels."""
 
     def forward(self, x: Tensor, *extra: Tensor) -> Tensor:
         out: Tensor = super().forward(joined(x, *extra))
@@ -50,7 +65,7 @@ class Encoder(nn.Sequential):
 
 
 def joined(x: Tensor, *extra: Tensor) -> Tensor:
-    """Return images (B, C, H, W) with the maps `extra`, each (B, n, H, W), as further channels."""
+    """Return data (B, C, *sizes) with the maps `extra`, each (B, n, *sizes), as further channels."""
     return torch.cat([x, *extra], dim=1) if extra else x
 
 
@@ -67,10 +82,14 @@ def activation(name: str, key: str = "net.activation") -> nn.Module:
     return module
 
 
-def halvings(shape: tuple[int, int, int], n: int) -> list[tuple[int, int]]:
-    """Return height and width of an image, and of its maps after each of `n` halvings. Odd sizes are rounded up."""
-    sizes = [(shape[1], shape[2])]
+def halvings(shape: tuple[int, ...], n: int) -> list[tuple[int, ...]]:
+    """Return the sizes of a datum, and of its maps after each of `n` halvings. Odd sizes are rounded up."""
+    sizes = [tuple(shape[1:])]
     for _ in range(n):
-        height, width = sizes[-1]
-        sizes.append(((height + 1) // 2, (width + 1) // 2))
+        sizes.append(tuple((size + 1) // 2 for size in sizes[-1]))
     return sizes
+
+
+def layer(name: str, shape: tuple[int, ...]) -> Any:
+    """Return the layer of torch.nn of this name for a shape: `Conv` is Conv1d, Conv2d or Conv3d."""
+    return getattr(nn, f"{name}{len(shape) - 1}d")

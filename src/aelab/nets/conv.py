@@ -1,19 +1,20 @@
-"""Convolutions down to the code and back up, for any height, width and number of channels."""
+"""Convolutions down to the code and back up, for signals, images and volumes of any sizes and number of channels."""
 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Literal
+from typing import ClassVar, Literal
 
 from torch import nn
 
-from aelab.nets.base import Encoder, Net, activation, halvings
+from aelab.nets.base import Encoder, Net, activation, halvings, layer
 
 
 @dataclass(frozen=True)
 class Conv(Net):
-    """A convolutional encoder and decoder. For each of `channels`, one 3×3 convolution halves the size.
+    """A convolutional encoder and decoder. For each of `channels`, one convolution halves each size. Its
+    kernels are 3 wide.
 
     A linear layer stands between the last map and the code.
 
@@ -22,7 +23,9 @@ class Conv(Net):
     convolutions that keep size and channels, after each halving but the last, and after each doubling but the last.
     """
 
-    shape: tuple[int, int, int]
+    ranks: ClassVar[tuple[int, ...]] = (1, 2, 3)
+
+    shape: tuple[int, ...]
     channels: Sequence[int]
     activation: str
     down: Literal["stride", "max_pool"]
@@ -30,10 +33,10 @@ class Conv(Net):
     between: int
 
     def __post_init__(self) -> None:
-        if not self.channels or min(self.shape[1:]) < 8:
+        if not self.channels or min(self.shape[1:], default=8) < 8:
             raise ValueError(
-                f"net=conv needs at least one of net.channels and images of at least 8×8, got {self.channels} "
-                f"and {self.shape[1]}×{self.shape[2]}; for smaller images type net=mlp"
+                f"net=conv needs at least one of net.channels and sizes of at least 8, got {self.channels} "
+                f"and {'×'.join(map(str, self.shape[1:]))}; for smaller data type net=mlp"
             )
 
     def encoder(self, out_dim: int, extra: int = 0) -> nn.Module:
@@ -42,9 +45,10 @@ class Conv(Net):
             if layers:
                 layers += self._between(inputs)
             stride = 2 if self.down == "stride" else 1
-            layers += [nn.Conv2d(inputs, outputs, 3, stride=stride, padding=1), activation(self.activation)]
+            conv = layer("Conv", self.shape)(inputs, outputs, 3, stride=stride, padding=1)
+            layers += [conv, activation(self.activation)]
             if self.down == "max_pool":
-                layers += [nn.MaxPool2d(2, ceil_mode=True)]
+                layers += [layer("MaxPool", self.shape)(2, ceil_mode=True)]
         return Encoder(*layers, nn.Flatten(), nn.Linear(math.prod(self._last_map()), out_dim))
 
     def decoder(self, in_dim: int, maps: int) -> nn.Module:
@@ -53,25 +57,25 @@ class Conv(Net):
             nn.Unflatten(1, self._last_map()),
         ]
         sizes = halvings(self.shape, len(self.channels))
-        for (inputs, outputs), (height, width) in zip(
+        for (inputs, outputs), size in zip(
             pairwise([*reversed(self.channels), maps * self.shape[0]]), reversed(sizes[:-1]), strict=True
         ):
             layers += [activation(self.activation)]
             if len(layers) > 3:
                 layers += self._between(inputs)
             if self.up == "upsample":
-                layers += [nn.Upsample(size=(height, width)), nn.Conv2d(inputs, outputs, 3, padding=1)]
+                layers += [nn.Upsample(size=size), layer("Conv", self.shape)(inputs, outputs, 3, padding=1)]
             else:
                 # Without output padding n becomes 2n - 1. With it n becomes 2n. So every size is met exactly.
-                padding = ((height + 1) % 2, (width + 1) % 2)
-                layers += [nn.ConvTranspose2d(inputs, outputs, 3, stride=2, padding=1, output_padding=padding)]
+                more = tuple((n + 1) % 2 for n in size)
+                up = layer("ConvTranspose", self.shape)
+                layers += [up(inputs, outputs, 3, stride=2, padding=1, output_padding=more)]
         return nn.Sequential(*layers)
 
     def _between(self, channels: int) -> list[nn.Module]:
-        pairs = [
-            (nn.Conv2d(channels, channels, 3, padding=1), activation(self.activation)) for _ in range(self.between)
-        ]
+        conv = layer("Conv", self.shape)
+        pairs = [(conv(channels, channels, 3, padding=1), activation(self.activation)) for _ in range(self.between)]
         return [module for pair in pairs for module in pair]
 
-    def _last_map(self) -> tuple[int, int, int]:
+    def _last_map(self) -> tuple[int, ...]:
         return self.channels[-1], *halvings(self.shape, len(self.channels))[-1]

@@ -1,4 +1,4 @@
-"""Fully connected layers from the flattened image to the code, and back in mirrored order."""
+"""Fully connected layers from the flattened datum to the code, and back in mirrored order."""
 
 import math
 from collections.abc import Sequence
@@ -16,7 +16,7 @@ from aelab.nets.base import Encoder, Net, activation
 class MLP(Net):
     """A multilayer perceptron as encoder and another as decoder.
 
-    `hidden_dims` are the hidden widths from the image to the code. The decoder has them in reverse. If there are none,
+    `hidden_dims` are the hidden widths from the datum to the code. The decoder has them in reverse. If there are none,
     encoder and decoder are one linear layer each.
 
     With `tied`, the decoder's matrices are the transposed matrices of the encoder that this recipe built last. Raises
@@ -27,7 +27,7 @@ class MLP(Net):
     which compensates for the slope of a sigmoid.
     """
 
-    shape: tuple[int, int, int]
+    shape: tuple[int, ...]
     hidden_dims: Sequence[int]
     activation: str
     layer_norm: bool
@@ -43,7 +43,7 @@ class MLP(Net):
         return Encoder(nn.Flatten(), *self._with_activations(self._encoder))
 
     def decoder(self, in_dim: int, maps: int) -> nn.Module:
-        channels, height, width = self.shape
+        channels, *sizes = self.shape
         dims = [in_dim, *reversed(self.hidden_dims), maps * math.prod(self.shape)]
         if not self.tied:
             layers: list[nn.Module] = [self._linear(inputs, outputs) for inputs, outputs in pairwise(dims)]
@@ -54,7 +54,7 @@ class MLP(Net):
                 f"net.tied=true: the decoder goes {dims[0]} → {dims[-1]}, its encoder {self._encoder[0].in_features} → "
                 f"{self._encoder[-1].out_features}; for this model and reconstruction term type net.tied=false"
             )
-        return nn.Sequential(*self._with_activations(layers), nn.Unflatten(1, (maps * channels, height, width)))
+        return nn.Sequential(*self._with_activations(layers), nn.Unflatten(1, (maps * channels, *sizes)))
 
     def _linear(self, inputs: int, outputs: int) -> nn.Linear:
         layer = nn.Linear(inputs, outputs)

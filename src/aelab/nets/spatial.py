@@ -7,10 +7,11 @@ section 4.1.
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import ClassVar
 
 from torch import nn
 
-from aelab.nets.base import Encoder, Net, activation, halvings
+from aelab.nets.base import Encoder, Net, activation, halvings, layer
 from aelab.nets.resnet import Block
 
 
@@ -21,7 +22,9 @@ class Spatial(Net):
     `blocks` residual blocks stand before the code, and as many after it.
     """
 
-    shape: tuple[int, int, int]
+    ranks: ClassVar[tuple[int, ...]] = (1, 2, 3)
+
+    shape: tuple[int, ...]
     channels: Sequence[int]
     blocks: int
     groups: int
@@ -32,24 +35,26 @@ class Spatial(Net):
             raise ValueError("net=spatial needs at least one of net.channels")
 
     @property
-    def code_sizes(self) -> tuple[int, int]:
+    def code_sizes(self) -> tuple[int, ...]:
         return halvings(self.shape, len(self.channels))[-1]
 
     def encoder(self, out_dim: int, extra: int = 0) -> nn.Module:
-        """Return a module that maps images (B, C, H, W) to (B, out_dim, h, w)."""
+        """Return a module that maps data (B, C, *sizes) to (B, out_dim, *code_sizes)."""
         layers: list[nn.Module] = []
+        conv = layer("Conv", self.shape)
         for inputs, outputs in pairwise([self.shape[0] + extra, *self.channels]):
-            layers += [nn.Conv2d(inputs, outputs, 3, stride=2, padding=1), activation(self.activation)]
-        return Encoder(*layers, *self._blocks(), nn.Conv2d(self.channels[-1], out_dim, 1))
+            layers += [conv(inputs, outputs, 3, stride=2, padding=1), activation(self.activation)]
+        return Encoder(*layers, *self._blocks(), conv(self.channels[-1], out_dim, 1))
 
     def decoder(self, in_dim: int, maps: int) -> nn.Module:
-        """Return a module that maps (B, in_dim, h, w) to (B, maps · C, H, W)."""
-        layers: list[nn.Module] = [nn.Conv2d(in_dim, self.channels[-1], 3, padding=1), *self._blocks()]
+        """Return a module that maps (B, in_dim, *code_sizes) to (B, maps · C, *sizes)."""
+        conv = layer("Conv", self.shape)
+        layers: list[nn.Module] = [conv(in_dim, self.channels[-1], 3, padding=1), *self._blocks()]
         sizes = halvings(self.shape, len(self.channels))
         widths = [*reversed(self.channels), maps * self.shape[0]]
         for (inputs, outputs), size in zip(pairwise(widths), reversed(sizes[:-1]), strict=True):
-            layers += [activation(self.activation), nn.Upsample(size=size), nn.Conv2d(inputs, outputs, 3, padding=1)]
+            layers += [activation(self.activation), nn.Upsample(size=size), conv(inputs, outputs, 3, padding=1)]
         return nn.Sequential(*layers)
 
     def _blocks(self) -> list[nn.Module]:
-        return [Block(self.channels[-1], self.groups, self.activation) for _ in range(self.blocks)]
+        return [Block(self.shape, self.channels[-1], self.groups, self.activation) for _ in range(self.blocks)]

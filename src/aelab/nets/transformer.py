@@ -1,11 +1,14 @@
-"""A transformer from the patches of an image to one code, and back.
+"""A transformer from the patches of a datum to one code, and back.
 
 A learned token collects the code, as in Dosovitskiy et al., An image is worth 16x16 words, 2021. In the decoder every
-patch has a learned query, to which the code is added. If `patch_size` does not divide the height or the width, images
-are padded, and the output is cropped.
+patch has a learned query, to which the code is added. If `patch_size` does not divide a size, data are padded, and the
+output is cropped.
 """
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -38,15 +41,15 @@ class Encoder(nn.Module):
     def __init__(self, recipe: "Transformer", out_dim: int, extra: int) -> None:
         super().__init__()
         self.patch_size = recipe.patch_size
-        self.embed = nn.Linear((recipe.shape[0] + extra) * recipe.patch_size**2, recipe.dim)
-        self.positions = nn.Parameter(0.02 * torch.randn(1, 1 + recipe.rows * recipe.columns, recipe.dim))
+        self.embed = nn.Linear((recipe.shape[0] + extra) * recipe.values, recipe.dim)
+        self.positions = nn.Parameter(0.02 * torch.randn(1, 1 + math.prod(recipe.counts), recipe.dim))
         self.blocks = nn.Sequential(*(Block(recipe.dim, recipe.heads) for _ in range(recipe.depth)))
         self.code = nn.Sequential(nn.LayerNorm(recipe.dim), nn.Linear(recipe.dim, out_dim))
 
     def forward(self, x: Tensor, *extra: Tensor) -> Tensor:
         x, size = joined(x, *extra), self.patch_size
-        x = F.pad(x, (0, -x.shape[3] % size, 0, -x.shape[2] % size))
-        patches = self.embed(F.unfold(x, size, stride=size).transpose(1, 2))
+        x = F.pad(x, [n for length in reversed(x.shape[2:]) for n in (0, -length % size)])
+        patches = self.embed(cut(x, size))
         # The first token has no patch of its own, and collects the code.
         tokens = F.pad(patches, (0, 0, 1, 0)) + self.positions
         code: Tensor = self.code(self.blocks(tokens)[:, 0])
@@ -58,27 +61,44 @@ class Decoder(nn.Module):
         super().__init__()
         self.recipe = recipe
         self.start = nn.Linear(in_dim, recipe.dim)
-        self.queries = nn.Parameter(0.02 * torch.randn(1, recipe.rows * recipe.columns, recipe.dim))
+        self.queries = nn.Parameter(0.02 * torch.randn(1, math.prod(recipe.counts), recipe.dim))
         self.blocks = nn.Sequential(*(Block(recipe.dim, recipe.heads) for _ in range(recipe.depth)))
-        pixels = maps * recipe.shape[0] * recipe.patch_size**2
-        self.patch = nn.Sequential(nn.LayerNorm(recipe.dim), nn.Linear(recipe.dim, pixels))
+        values = maps * recipe.shape[0] * recipe.values
+        self.patch = nn.Sequential(nn.LayerNorm(recipe.dim), nn.Linear(recipe.dim, values))
 
     def forward(self, z: Tensor) -> Tensor:
-        _, height, width = self.recipe.shape
-        size, rows, columns = self.recipe.patch_size, self.recipe.rows, self.recipe.columns
         patches = self.patch(self.blocks(self.start(z)[:, None] + self.queries))
-        image = F.fold(patches.transpose(1, 2), (rows * size, columns * size), size, stride=size)
-        return image[:, :, :height, :width]
+        whole = joined_patches(patches, self.recipe.counts, self.recipe.patch_size)
+        for axis, size in enumerate(self.recipe.shape[1:], 2):
+            whole = whole.narrow(axis, 0, size)
+        return whole
+
+
+def cut(x: Tensor, size: int) -> Tensor:
+    """Return the patches (B, N, C · size^rank) of data (B, C, *sizes), whose sizes are multiples of `size`."""
+    rank = x.ndim - 2
+    x = x.reshape(*x.shape[:2], *(n for length in x.shape[2:] for n in (length // size, size)))
+    return x.permute(0, *range(2, 2 * rank + 2, 2), 1, *range(3, 2 * rank + 3, 2)).flatten(rank + 1).flatten(1, rank)
+
+
+def joined_patches(patches: Tensor, counts: Sequence[int], size: int) -> Tensor:
+    """Return the data (B, C, *sizes) of patches (B, N, C · size^rank), which is the inverse of `cut`."""
+    rank = len(counts)
+    x = patches.reshape(patches.shape[0], *counts, -1, *[size] * rank)
+    x = x.permute(0, rank + 1, *(axis for i in range(rank) for axis in (1 + i, rank + 2 + i)))
+    return x.reshape(*x.shape[:2], *(count * size for count in counts))
 
 
 @dataclass(frozen=True)
 class Transformer(Net):
     """A transformer encoder and decoder of `depth` blocks each, with `heads` attention heads.
 
-    Patches are squares with sides of `patch_size` pixels, and tokens have `dim` numbers.
+    Patches are `patch_size` long in every direction, and tokens have `dim` numbers.
     """
 
-    shape: tuple[int, int, int]
+    ranks: ClassVar[tuple[int, ...]] = (1, 2, 3)
+
+    shape: tuple[int, ...]
     patch_size: int
     dim: int
     depth: int
@@ -89,12 +109,14 @@ class Transformer(Net):
             raise ValueError(f"net.dim={self.dim} must be a multiple of net.heads={self.heads}")
 
     @property
-    def rows(self) -> int:
-        return -(-self.shape[1] // self.patch_size)
+    def counts(self) -> tuple[int, ...]:
+        """Number of patches in each direction."""
+        return tuple(-(-size // self.patch_size) for size in self.shape[1:])
 
     @property
-    def columns(self) -> int:
-        return -(-self.shape[2] // self.patch_size)
+    def values(self) -> int:
+        """Number of values of one channel in a patch."""
+        return int(self.patch_size ** (len(self.shape) - 1))
 
     def encoder(self, out_dim: int, extra: int = 0) -> nn.Module:
         return Encoder(self, out_dim, extra)
