@@ -122,13 +122,16 @@ class Search(Completing):
         fixed, space = self.space(arguments)
         study = self.study()
         ended = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
-        while len(done := study.get_trials(states=ended)) < self.n_trials:
+        for trial in study.get_trials(states=(TrialState.RUNNING,)):
+            if "job" not in trial.user_attrs:  # the sweep was killed while it drew the values
+                study.tell(trial.number, state=TrialState.FAIL)
+        while len(done := [t for t in study.get_trials(states=ended) if "job" in t.user_attrs]) < self.n_trials:
             trials: list[Any] = study.get_trials(states=(TrialState.RUNNING,))[: self.n_jobs]  # were cut
             for _ in range(min(self.n_jobs, self.n_trials - len(done)) - len(trials)):
                 trial = study.ask(space)
                 job = [*fixed, *(f"{key}={value}" for key, value in trial.params.items())]
-                trial.set_user_attr("job", job)
                 trial.set_user_attr("folder", job_name(job))
+                trial.set_user_attr("job", job)
                 trials.append(trial)
             jobs = [[*map(word_today, trial.user_attrs["job"])] for trial in trials]
             Sweep.plan(self.folder, jobs)
@@ -138,14 +141,14 @@ class Search(Completing):
         print(f"study   {self.folder}: {len(done)} trials, {len(finished)} completed", flush=True)
         for trial in study.best_trials if finished else []:
             values = ", ".join(f"{value:.6g}" for value in trial.values)
-            print(f"best    {values}: {trial.user_attrs['folder']}", flush=True)
+            print(f"best    {values}: {job_name(trial.user_attrs['job'])}", flush=True)
 
     def tell(self, study: Any, number: int, outcome: Outcome) -> None:
         from optuna.trial import TrialState
 
         attributes = study.trials[number].user_attrs
         if isinstance(outcome, str):
-            print(f"failed  {attributes['folder']}: {outcome}", flush=True)
+            print(f"failed  {job_name(attributes['job'])}: {outcome}", flush=True)
         try:
             if isinstance(outcome, str):
                 study.tell(number, state=TrialState.FAIL)
