@@ -40,7 +40,7 @@ from torchvision.transforms import functional as transforms
 
 from aelab.composition import build
 from aelab.composition.compose import compose
-from aelab.data.base import Images
+from aelab.data.base import DataModule
 from aelab.data.loader import Batch
 from aelab.runs.log import start_log
 from aelab.runs.run import Run
@@ -78,7 +78,7 @@ def now(device: torch.device) -> float:
     return time.perf_counter()
 
 
-def hand(config: DictConfig, data: Images, device: torch.device) -> Seconds:
+def hand(config: DictConfig, data: DataModule, device: torch.device) -> Seconds:
     model = build.model(config).to(device)
     optimizer = model.optimizer(model.parameters())
     images, labels, indices = data.splits["train"]
@@ -110,7 +110,7 @@ def hand(config: DictConfig, data: Images, device: torch.device) -> Seconds:
     return seconds
 
 
-def ae(config: DictConfig, data: Images, device: torch.device, choices: dict[str, Any]) -> Seconds:
+def ae(config: DictConfig, data: DataModule, device: torch.device, choices: dict[str, Any]) -> Seconds:
     with tempfile.TemporaryDirectory() as folder:
         run = Run.start(Path(folder) / "run", config, choices)
         start_log(run.folder, quiet=True)
@@ -151,7 +151,7 @@ class Module(LightningModule):
         return self.model.optimizer(self.parameters())
 
 
-def template(config: DictConfig, data: Images, device: torch.device) -> Seconds:
+def template(config: DictConfig, data: DataModule, device: torch.device) -> Seconds:
     images, labels, indices = data.splits["train"]
     dataset = Pictures(images[indices], labels[indices])  # type: ignore[index]
     loader = DataLoader(dataset, data.batch_size, shuffle=True, num_workers=0)

@@ -24,7 +24,7 @@ from tensorboard.summary.writer import event_file_writer
 from aelab.composition import build
 from aelab.composition import compose as composing
 from aelab.composition.compose import configs
-from aelab.data.base import Images
+from aelab.data.base import DataModule
 from aelab.models.base import Autoencoder
 from aelab.runs.run import Run
 from aelab.training.complete import complete
@@ -38,7 +38,8 @@ event_file_writer._global_uid = event_file_writer.AtomicCounter(10**6)
 
 def names(group: str) -> list[str]:
     """Return the name of every choice of a config group."""
-    return sorted(path.stem for path in (configs() / group).glob("*.yaml") if path.stem not in ("base", "core"))
+    stems = (path.stem for path in (configs() / group).glob("*.yaml"))
+    return sorted(stem for stem in stems if stem != "core" and not stem.startswith("base"))
 
 
 @functools.cache
@@ -61,7 +62,7 @@ def but_slow(choices: list[str], *fast: str) -> list:
     return [name if name in fast else pytest.param(name, marks=pytest.mark.slow) for name in choices]
 
 
-def data(*overrides: str) -> Images:
+def data(*overrides: str) -> DataModule:
     built = build.data(compose("train", overrides)[0])
     built.setup()
     return built

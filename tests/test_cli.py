@@ -73,7 +73,8 @@ def test_a_verb_explains_itself():
     done = ae("train", "--help")
     assert done.returncode == 0
     for group in ("model", "net", "data", "noise"):
-        assert f"{group}: {', '.join([*(['base'] if group == 'data' else []), *names(group)])}" in done.stdout
+        listed = next(line for line in done.stdout.splitlines() if line.startswith(f"{group}: "))
+        assert set(names(group)) <= set(listed.partition(": ")[2].split(", "))
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from PIL import Image
 from sklearn.datasets import load_digits
 from torchvision.datasets import cifar
 
-from aelab.data.base import fit
+from aelab.data.images import fit
 from aelab.data.loader import Batch, Order
 from aelab.errors import UserError
 

@@ -21,7 +21,7 @@ from torchmetrics.functional.image import multiscale_structural_similarity_index
 
 from aelab.composition import build
 from aelab.composition.trained import Trained
-from aelab.data.errors import image_errors
+from aelab.data.errors import errors
 from aelab.data.loader import Batch
 from aelab.errors import Unsupported, UserError
 from aelab.metrics import generation
@@ -129,7 +129,7 @@ def test_the_anchor_is_pca_30_of_mnist(mnist_root):
     both = torch.cat([subject.images(split)[0] for split in ("train", "val")])
     assert len(both) == 60_000
     x = subject.images("test")[0]
-    assert float(image_errors(PCA(both, 30)(x), x)["sse"].mean()) == pytest.approx(13.866, abs=0.005)
+    assert float(errors(PCA(both, 30)(x), x, "unit")["sse"].mean()) == pytest.approx(13.866, abs=0.005)
 
 
 # likelihood

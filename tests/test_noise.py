@@ -12,16 +12,49 @@ def g(seed: int = 0) -> torch.Generator:
     return randomness.generator("cpu", "noise", seed)
 
 
-@pytest.mark.parametrize("name", names("noise"))
-def test_every_noise_keeps_the_shape_the_input_and_its_generator(name, images):
-    it = instantiate(compose("train", [f"noise={name}"])[0].noise)
+def built(name: str) -> noise.Noise:
+    return instantiate(compose("train", [f"noise={name}"])[0].noise)
+
+
+# Data of each kind that a noise may take: rank and domain.
+RNG = torch.Generator().manual_seed(0)
+KINDS = {
+    "vectors": torch.randn(6, 9, generator=RNG),
+    "signals": torch.randn(6, 3, 20, generator=RNG),
+    "images": torch.rand(6, 3, 12, 9, generator=RNG),
+    "volumes": torch.rand(6, 1, 8, 12, 9, generator=RNG),
+    "tokens": torch.randint(4, 30, (6, 1, 20), generator=RNG),
+}
+
+
+def takes(it: noise.Noise, kind: str) -> bool:
+    domain = {"vectors": "real", "signals": "real", "tokens": "tokens"}.get(kind, "unit")
+    return domain in it.domains and KINDS[kind].ndim - 2 in it.ranks
+
+
+EVERY = [(name, kind) for name in names("noise") for kind in KINDS if takes(built(name), kind)]
+
+
+def test_every_kind_of_data_has_noises():
+    for kind in KINDS:
+        assert len([name for name, other in EVERY if other == kind]) >= 4, kind
+
+
+@pytest.mark.parametrize(("name", "kind"), EVERY)
+def test_every_noise_keeps_the_shape_the_input_and_its_generator(name, kind):
+    it, images = built(name), KINDS[kind]
+    if name == "token_replacement":
+        it = noise.TokenReplacement(0.5, 30)
     before, state = images.clone(), torch.get_rng_state()
     seen, hidden = it(images, g())
     assert seen.shape == images.shape
     assert seen.isfinite().all()
     if hidden is not None:
         assert hidden.dtype == torch.bool
-        assert hidden.shape in ((6, 1, 12, 9), images.shape)
+        assert hidden.shape in ((6, 1, *images.shape[2:]), images.shape)
+        if kind == "vectors":
+            assert hidden.any(1).sum() > 1, "single numbers are hidden, not rows"
+            assert not hidden.all(1).any()
         assert hidden.any()
         if name != "dropout":  # dropout divides the other pixels by 1 - p
             assert torch.equal(torch.where(hidden, images, seen), images), "pixels that are not hidden must not change"

@@ -97,11 +97,11 @@ def test_what_was_cut_goes_on_and_new_files_are_added(run_ae, moved, new, tmp_pa
 
     score, calls = prediction.score, []
 
-    def counted(model, batch):
+    def counted(model, batch, domain):
         calls.append(len(batch.x))
         if len(calls) == 2:
             raise KeyboardInterrupt
-        return score(model, batch)
+        return score(model, batch, domain)
 
     run = shutil.copytree(moved, tmp_path / "copy")
     config = (run / "config.yaml").read_text().replace("eval_batch_size: 500", "eval_batch_size: 10")

@@ -5,7 +5,7 @@ from torch.distributions import Bernoulli, Normal
 from torchmetrics.image import StructuralSimilarityIndexMeasure
 
 from aelab.composition.instantiate import build as instantiate
-from aelab.data.errors import image_errors
+from aelab.data.errors import errors
 from aelab.reconstruction import (
     BCE,
     MAE,
@@ -35,8 +35,8 @@ def test_bce_stays_finite_where_probabilities_would_not():
 def test_mse_is_a_gaussian_up_to_its_constant(images, sigma):
     image = images.flip(0)
     expected = (Normal(image, sigma).log_prob(image) - Normal(image, sigma).log_prob(images)).flatten(1).sum(1)
-    torch.testing.assert_close(MSE(sigma).error(image.logit(), images), expected)
-    torch.testing.assert_close(MSE(sigma).mean(image.logit()), image)
+    torch.testing.assert_close(MSE(sigma, "sigmoid").error(image.logit(), images), expected)
+    torch.testing.assert_close(MSE(sigma, "sigmoid").mean(image.logit()), image)
 
 
 def test_mae_is_a_laplace_up_to_its_constant(images):
@@ -49,15 +49,15 @@ def test_mae_is_a_laplace_up_to_its_constant(images):
         .flatten(1)
         .sum(1)
     )
-    torch.testing.assert_close(MAE().error(image.logit(), images), expected)
-    torch.testing.assert_close(MAE().mean(image.logit()), image)
+    torch.testing.assert_close(MAE("sigmoid").error(image.logit(), images), expected)
+    torch.testing.assert_close(MAE("sigmoid").mean(image.logit()), image)
 
 
 @pytest.mark.parametrize("scale", [0.05, 1.0, 2.5])
 @pytest.mark.parametrize("learned", [False, True])
 @pytest.mark.parametrize(("term", "density"), [(Gaussian, Normal), (Laplace, torch.distributions.Laplace)])
 def test_densities_are_those_of_torch(images, term, density, scale, learned):
-    image, built = images.flip(0), term(scale, learned)
+    image, built = images.flip(0), term(scale, learned, "sigmoid")
     torch.testing.assert_close(
         built.error(image.logit(), images), -density(image, scale).log_prob(images).flatten(1).sum(1)
     )
@@ -120,16 +120,18 @@ def test_every_term_says_whether_it_is_a_likelihood():
     }
     assert set(found.values()) == {True, False}
     for name, likelihood in found.items():
-        assert likelihood == (name in ("bce", "gaussian", "laplace", "categorical", "discretized_logistic")), name
+        assert likelihood == (
+            name in ("bce", "gaussian", "laplace", "student_t", "categorical", "discretized_logistic", "tokens")
+        ), name
 
 
 def test_image_errors_against_a_loop(images):
     other = images.flip(0)
-    errors = image_errors(other, images)
+    found = errors(other, images, "unit")
     for i, (a, b) in enumerate(zip(other.double(), images.double(), strict=True)):
         squares = [(p - q) ** 2 for p, q in zip(a.flatten().tolist(), b.flatten().tolist(), strict=True)]
         mse = sum(squares) / len(squares)
-        assert float(errors["sse"][i]) == pytest.approx(sum(squares), rel=1e-5)
-        assert float(errors["mse"][i]) == pytest.approx(mse, rel=1e-5)
-        assert float(errors["mae"][i]) == pytest.approx(float((a - b).abs().mean()), rel=1e-5)
-        assert 10 ** (-float(errors["psnr"][i]) / 10) == pytest.approx(mse, rel=1e-4)
+        assert float(found["sse"][i]) == pytest.approx(sum(squares), rel=1e-5)
+        assert float(found["mse"][i]) == pytest.approx(mse, rel=1e-5)
+        assert float(found["mae"][i]) == pytest.approx(float((a - b).abs().mean()), rel=1e-5)
+        assert 10 ** (-float(found["psnr"][i]) / 10) == pytest.approx(mse, rel=1e-4)

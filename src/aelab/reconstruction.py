@@ -1,30 +1,38 @@
-"""The reconstruction term: how a decoder's output becomes an image, and what its error is.
+"""The reconstruction term: how a decoder's output becomes a datum, and what its error is.
 
-`x` (B, C, H, W) is the clean image in [0, 1], and `out` (B, maps · C, H, W) is the decoder's output. An error (B,) is
-summed over the pixels and channels of one image.
+`x` (B, C, *sizes) is the clean datum, and `out` (B, maps · C, *sizes) is the decoder's output. An error (B,) is summed
+over the values of one datum.
 
-`out` holds logits. With s the sigmoid, the image is s(out), and the error is measured on this image. The sigmoid keeps
-the image in [0, 1] and reaches black and white easily. Two terms have more maps per channel. For
-`discretized_logistic`, the image is s of the first of two. For `categorical`, it is the mean of 256 greys.
+With `link: sigmoid`, `out` holds logits. With s the sigmoid, the datum is s(out), and the error is measured on it. The
+sigmoid keeps the datum in [0, 1] and reaches 0 and 1 easily. With `link: identity`, the datum is `out`, as real numbers
+need it, and numbers that are missing (nan) add nothing to an error. The link follows `data.domain`. `bce`,
+`categorical` and `discretized_logistic` always read logits. For the last two, the image is the mean of 256 greys, and s
+of the first of two maps.
 
 | term                   | error                                             | a likelihood of                |
 |------------------------|---------------------------------------------------|--------------------------------|
 | `bce`                  | Bernoulli                                         | binary images                  |
-| `mse`, `mae`           | Gaussian, Laplace without their constants         | nothing: not comparable        |
-| `gaussian`, `laplace`  | their densities, scale fixed or learned           | real-valued pixels in [0, 1]   |
+| `mse`, `mae`, `huber`  | Gaussian, Laplace, both, without their constants  | nothing: not comparable        |
+| `gaussian`, `laplace`  | their densities, scale fixed or learned           | numbers in [0, 1], or real     |
+| `student_t`            | its density, scale fixed or learned               | numbers in [0, 1], or real     |
 | `categorical`          | 256 free probabilities a pixel                    | 8-bit images                   |
 | `discretized_logistic` | a logistic density, summed over each grey's bin   | 8-bit images                   |
+| `tokens`               | free probabilities of each token                  | texts                          |
 | `ssim`, `mse_ssim`     | structural similarity                             | nothing                        |
 """
 
 import math
-from dataclasses import dataclass
-from typing import ClassVar, Protocol, runtime_checkable
+from dataclasses import dataclass, field
+from typing import ClassVar, Literal, Protocol, runtime_checkable
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torchmetrics.functional.image import structural_similarity_index_measure
+
+from aelab.tokens import PADDING
+
+Link = Literal["sigmoid", "identity"]
 
 
 class Reconstruction(Protocol):
@@ -33,36 +41,65 @@ class Reconstruction(Protocol):
     likelihood: ClassVar[bool]
     """Whether `error` is all of -log p(x | out), in nats. Bits per dimension and bounds of log p(x) need that."""
     density: ClassVar[bool]
-    """Whether p(x | out) is a density of pixels in [0, 1]. Otherwise it is a probability of greys or bits."""
-    maps: ClassVar[int]
-    """Number of maps of `out` per channel of the image."""
+    """Whether p(x | out) is a density. Otherwise it is a probability of greys, bits or tokens."""
+    maps: int
+    """Number of maps of `out` per channel of the datum."""
+    domains: tuple[str, ...]
+    """What the numbers of a datum may be."""
+    ranks: ClassVar[tuple[int, ...]] = (0, 1, 2, 3)
+    """Ranks of the shapes that it can explain."""
 
     def mean(self, out: Tensor) -> Tensor:
-        """Return the images (B, C, H, W) in [0, 1] of a decoder's output (B, maps · C, H, W)."""
+        """Return the data (B, C, *sizes) of a decoder's output (B, maps · C, *sizes)."""
         ...
 
     def error(self, out: Tensor, x: Tensor) -> Tensor:
-        """Return the error (B,) of a decoder's output (B, maps · C, H, W) against images (B, C, H, W) in [0, 1]."""
+        """Return the error (B,) of a decoder's output (B, maps · C, *sizes) against data (B, C, *sizes)."""
         ...
 
 
 @runtime_checkable
 class Elementwise(Reconstruction, Protocol):
-    """An error that is a sum over pixels."""
+    """An error that is a sum over the values of a datum."""
 
     likelihood: ClassVar[bool] = False
     density: ClassVar[bool] = False
-    maps: ClassVar[int] = 1
+    maps: int = 1
+    domains: tuple[str, ...] = ("unit",)
 
     def mean(self, out: Tensor) -> Tensor:
         return out.sigmoid()
 
     def elements(self, out: Tensor, x: Tensor) -> Tensor:
-        """Return the error of each pixel and channel, (B, C, H, W)."""
+        """Return the error of each value, (B, C, *sizes)."""
         ...
 
     def error(self, out: Tensor, x: Tensor) -> Tensor:
         return self.elements(out, x).flatten(1).sum(1)
+
+
+@runtime_checkable
+class Difference(Elementwise, Protocol):
+    """An error of the difference x - link(out). A subclass supplies `of`."""
+
+    link: Link
+
+    @property
+    def domains(self) -> tuple[str, ...]:  # type: ignore[override]
+        return ("unit",) if self.link == "sigmoid" else ("unit", "real")
+
+    def mean(self, out: Tensor) -> Tensor:
+        return out.sigmoid() if self.link == "sigmoid" else out
+
+    def of(self, difference: Tensor) -> Tensor:
+        """Return the error of each difference."""
+        ...
+
+    def elements(self, out: Tensor, x: Tensor) -> Tensor:
+        if self.link == "sigmoid":
+            return self.of(x - out.sigmoid())
+        missing = x.isnan()
+        return self.of((x - out).masked_fill(missing, 0)).masked_fill(missing, 0)
 
 
 @dataclass(frozen=True)
@@ -81,61 +118,128 @@ class BCE(Elementwise):
 
 
 @dataclass(frozen=True)
-class MSE(Elementwise):
-    """Gaussian pixels of known deviation, up to the constant D log(sigma sqrt(2 pi)): sum (x - s(out))² / (2 sigma²).
+class MSE(Difference):
+    """Normal values of known deviation, up to the constant D log(sigma sqrt(2 pi)): sum (x - x̂)² / (2 sigma²).
 
-    `sigma` is in units of the pixel range [0, 1]. It weighs this term against the other terms of the loss.
+    `sigma` is in units of the data. It weighs this term against the other terms of the loss.
     """
 
     sigma: float
+    link: Link
 
     def __post_init__(self) -> None:
         _check_scale("sigma", self.sigma)
 
-    def elements(self, out: Tensor, x: Tensor) -> Tensor:
-        return (x - out.sigmoid()).square() / (2 * self.sigma**2)
+    def of(self, difference: Tensor) -> Tensor:
+        return difference.square() / (2 * self.sigma**2)
 
 
 @dataclass(frozen=True)
-class MAE(Elementwise):
-    """Absolute error: sum |x - s(out)|. It is no likelihood, because the constant of a Laplace density is left out."""
+class MAE(Difference):
+    """Absolute error: sum |x - x̂|. It is no likelihood, because the constant of a Laplace density is left out."""
 
-    def elements(self, out: Tensor, x: Tensor) -> Tensor:
-        return (x - out.sigmoid()).abs()
+    link: Link
+
+    def of(self, difference: Tensor) -> Tensor:
+        return difference.abs()
 
 
-class Gaussian(nn.Module, Elementwise):
-    """Gaussian pixels: sum (x - s(out))² / (2 sigma²) + log(sigma sqrt(2 pi)), in nats.
+@dataclass(frozen=True)
+class Huber(Difference):
+    """Squares near zero, and lines beyond: sum of d² / 2 if |d| <= delta, else delta (|d| - delta / 2), d = x - x̂.
 
-    `sigma` is one number for all pixels, in units of the pixel range [0, 1]. With `learned`, training changes it
-    (Rybkin, Daniilidis & Levine, 2021, equation 3).
+    Outliers count less than with `mse`. Huber, Robust estimation of a location parameter, 1964.
+    """
+
+    delta: float
+    link: Link
+
+    def __post_init__(self) -> None:
+        _check_scale("delta", self.delta)
+
+    def of(self, difference: Tensor) -> Tensor:
+        return F.huber_loss(difference, torch.zeros_like(difference), reduction="none", delta=self.delta)
+
+
+class Gaussian(nn.Module, Difference):
+    """Normal values: sum (x - x̂)² / (2 sigma²) + log(sigma sqrt(2 pi)), in nats.
+
+    `sigma` is one number for all values, in units of the data. With `learned`, training changes it (Rybkin, Daniilidis
+    & Levine, 2021, equation 3).
     """
 
     likelihood = density = True
 
-    def __init__(self, sigma: float, learned: bool) -> None:
+    def __init__(self, sigma: float, learned: bool, link: Link) -> None:
         super().__init__()
+        self.link = link
         self.log_sigma = _log_scale("sigma", sigma, learned)
 
-    def elements(self, out: Tensor, x: Tensor) -> Tensor:
-        squares = (x - out.sigmoid()).square() / (2 * (2 * self.log_sigma).exp())
+    def of(self, difference: Tensor) -> Tensor:
+        squares = difference.square() / (2 * (2 * self.log_sigma).exp())
         return squares + self.log_sigma + math.log(2 * math.pi) / 2
 
 
-class Laplace(nn.Module, Elementwise):
-    """Laplace pixels: sum |x - s(out)| / scale + log(2 scale), in nats.
+class Laplace(nn.Module, Difference):
+    """Laplace values: sum |x - x̂| / scale + log(2 scale), in nats.
 
     `scale` and `learned` are what `sigma` and `learned` are for `Gaussian`.
     """
 
     likelihood = density = True
 
-    def __init__(self, scale: float, learned: bool) -> None:
+    def __init__(self, scale: float, learned: bool, link: Link) -> None:
         super().__init__()
+        self.link = link
         self.log_scale = _log_scale("scale", scale, learned)
 
+    def of(self, difference: Tensor) -> Tensor:
+        return difference.abs() / self.log_scale.exp() + self.log_scale + math.log(2)
+
+
+class StudentT(nn.Module, Difference):
+    """Student's t values of `df` degrees of freedom: sum (df + 1) / 2 log(1 + d² / (df scale²)) + log scale + c.
+
+    d = x - x̂, c = log Gamma(df / 2) - log Gamma((df + 1) / 2) + log(df pi) / 2. The error is in nats. Its tails are
+    heavy, so outliers count less. `scale` and `learned` are what `sigma` and `learned` are for `Gaussian`. Lange,
+    Little & Taylor, Robust statistical modeling using the t distribution, 1989.
+    """
+
+    likelihood = density = True
+
+    def __init__(self, df: float, scale: float, learned: bool, link: Link) -> None:
+        super().__init__()
+        _check_scale("df", df)
+        self.df, self.link = df, link
+        self.log_scale = _log_scale("scale", scale, learned)
+        self.constant = math.lgamma(df / 2) - math.lgamma((df + 1) / 2) + math.log(df * math.pi) / 2
+
+    def of(self, difference: Tensor) -> Tensor:
+        squares = difference.square() / (self.df * (2 * self.log_scale).exp())
+        return (self.df + 1) / 2 * squares.log1p() + self.log_scale + self.constant
+
+
+@dataclass(frozen=True)
+class Tokens(Elementwise):
+    """Free probabilities of each token: -sum log softmax(out)[x], in nats of a text. Padding adds nothing.
+
+    `out` holds one map per entry of the vocabulary. The datum is the most probable token of each place.
+    """
+
+    vocabulary: int
+    likelihood = True
+    domains = ("tokens",)
+    ranks: ClassVar[tuple[int, ...]] = (1,)
+
+    @property
+    def maps(self) -> int:  # type: ignore[override]
+        return self.vocabulary
+
+    def mean(self, out: Tensor) -> Tensor:
+        return out.argmax(1, keepdim=True)
+
     def elements(self, out: Tensor, x: Tensor) -> Tensor:
-        return (x - out.sigmoid()).abs() / self.log_scale.exp() + self.log_scale + math.log(2)
+        return F.cross_entropy(out, x[:, 0], ignore_index=PADDING, reduction="none")[:, None]
 
 
 @dataclass(frozen=True)
@@ -195,7 +299,9 @@ class SSIM:
     sigma: float
     likelihood: ClassVar[bool] = False
     density: ClassVar[bool] = False
-    maps: ClassVar[int] = 1
+    maps: int = field(default=1, init=False)
+    domains: tuple[str, ...] = field(default=("unit",), init=False)
+    ranks: ClassVar[tuple[int, ...]] = (2,)
 
     def mean(self, out: Tensor) -> Tensor:
         return out.sigmoid()
@@ -216,7 +322,9 @@ class MSE_SSIM:
     sigma: float
     likelihood: ClassVar[bool] = False
     density: ClassVar[bool] = False
-    maps: ClassVar[int] = 1
+    maps: int = field(default=1, init=False)
+    domains: tuple[str, ...] = field(default=("unit",), init=False)
+    ranks: ClassVar[tuple[int, ...]] = (2,)
 
     def __post_init__(self) -> None:
         if not 0 <= self.alpha <= 1:

@@ -11,8 +11,9 @@ from omegaconf import DictConfig
 
 from aelab import randomness
 from aelab.classifier import check_unconditional
+from aelab.composition import fits
 from aelab.composition.instantiate import build
-from aelab.data.base import Images
+from aelab.data.base import DataModule
 from aelab.data.codes import Codes
 from aelab.errors import UserError
 from aelab.models.base import Autoencoder, Objective
@@ -29,7 +30,7 @@ def model(config: DictConfig) -> Objective:
         shape, num_classes = list(config.data.shape), config.data.num_classes
         built = build(config.model, trust, encoders=encoders, shape=shape, num_classes=num_classes)
     else:
-        built = autoencoder(config, trust)
+        built = autoencoder(config, trust, config.data)
     built.optimizer = build(config.optimizer, trust)
     built.scheduler = build(config.scheduler, trust)
     built.seed = config.seed
@@ -39,14 +40,22 @@ def model(config: DictConfig) -> Objective:
     return built
 
 
-def autoencoder(config: DictConfig, trust: Sequence[str]) -> Autoencoder:
-    """Return an autoencoder. It consists of `model`, `net` and `reconstruction`."""
+def autoencoder(config: DictConfig, trust: Sequence[str], of: DictConfig | None = None) -> Autoencoder:
+    """Return an autoencoder. It consists of `model`, `net` and `reconstruction`.
+
+    `of` is the config of its data. Raises UserError if a part does not take such data.
+    """
     net, reconstruction = build(config.net, trust), build(config.reconstruction, trust)
+    if of is not None:
+        fits.check("net", net, tuple(of.shape), of.domain)
+        fits.check("reconstruction", reconstruction, tuple(of.shape), of.domain)
     built: Autoencoder = build(config.model, trust, net=net, reconstruction=reconstruction)
+    if of is not None:
+        fits.check("model", built, tuple(of.shape), of.domain)
     return built
 
 
-def data(config: DictConfig) -> Images:
+def data(config: DictConfig) -> DataModule:
     """Return the data module of a run."""
     trust, more = list(config.trust), {}
     if config.data._target_.startswith("aelab.") and issubclass(get_class(config.data._target_), Codes):
@@ -55,7 +64,9 @@ def data(config: DictConfig) -> Images:
         encoder = trained_autoencoder(run).to(device)
         check_unconditional(encoder)
         more = {"below": data(run.config), "encode": lambda x: encoder.encode(x.to(device)).cpu()}
-    built: Images = build(config.data, trust, noise=build(config.noise, trust), seed=config.seed, **more)
+    noise = build(config.noise, trust)
+    fits.check("noise", noise, tuple(config.data.shape), config.data.domain)
+    built: DataModule = build(config.data, trust, noise=noise, seed=config.seed, **more)
     return built
 
 

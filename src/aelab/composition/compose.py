@@ -1,5 +1,6 @@
 """Where the configs lie, and how one is composed, on the command line and outside of it."""
 
+import importlib
 import math
 import secrets
 from collections.abc import Iterator, Sequence
@@ -27,6 +28,9 @@ def register_resolvers() -> None:
     """Register the functions that configs call:
 
     - `${unique:}`: eight letters that no other run has;
+    - `${link:DOMAIN}`: how a decoder's output becomes a datum, sigmoid of data in [0, 1], else identity;
+    - `${scale:DOMAIN}`: the scale of a density, 0.1 of data in [0, 1], else 1;
+    - `${shape_of:KIND,ROOT,…}`: the shape of a datum of a user's file, which `aelab.data.KIND_files` reads;
     - `${run_name:EXPERIMENT,MODEL,DATA}`: the default name of a run;
     - `${job_folder:SWEEP_FOLDER,OVERRIDES}`: the name of the folder of a job;
     - `${of_run:FOLDER,KEY}`: a key of the data of a run, or `code_shape`, the shape of its codes as images.
@@ -37,6 +41,9 @@ def register_resolvers() -> None:
     OmegaConf.register_new_resolver("run_name", lambda e, model, data: e or f"{model}_{data}", replace=True)
     OmegaConf.register_new_resolver("job_folder", job_folder, replace=True)
     OmegaConf.register_new_resolver("of_run", _of_run, replace=True)
+    OmegaConf.register_new_resolver("link", lambda domain: "sigmoid" if domain == "unit" else "identity", replace=True)
+    OmegaConf.register_new_resolver("scale", lambda domain: 0.1 if domain == "unit" else 1.0, replace=True)
+    OmegaConf.register_new_resolver("shape_of", _shape_of, replace=True)
 
 
 def compose(verb: str, overrides: Sequence[str] = ()) -> tuple["DictConfig", dict[str, Any]]:
@@ -91,6 +98,14 @@ def _overridden(sources: Any, group: str, name: str) -> Iterator[str]:
         for key in (str(key) for entry in config.get("defaults", []) if hasattr(entry, "keys") for key in entry):
             if key.startswith("override /"):
                 yield key.removeprefix("override /").partition("@")[0]
+
+
+def _shape_of(kind: str, root: str | None, *options: Any) -> list[int]:
+    if root is None:
+        raise UserError("data.root is missing: type data.root=FILE, or a folder of files")
+    reader = importlib.import_module(f"aelab.data.{kind}_files")
+    shape: list[int] = reader.shape(root, *options)
+    return shape
 
 
 def _of_run(folder: str | None, key: str) -> Any:

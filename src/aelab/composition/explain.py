@@ -33,7 +33,7 @@ def explain(error: Exception, verb: str, words: list[str]) -> str | None:
             group, _, name = missing.rpartition("/")
             # Hydra does not say what there is for an entry of a list, such as metrics=[code].
             options = error.options or [path.stem for path in (configs() / group).glob("*.yaml")]
-            known = sorted(set(options) - {"base", "core"})
+            known = sorted(name for name in options if name != "core" and not name.startswith("base"))
             return f"no {group} '{name}'{did_you_mean(name, known)} (there are {', '.join(known)})"
         case hydra.ConfigCompositionException() if found := re.search(r"override '([^']+)'", text):
             key = found[1].lstrip("+~")

@@ -12,8 +12,8 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from aelab.data.base import Images
 from aelab.data.codes import Codes
+from aelab.data.images import Images
 from aelab.runs.run import Run
 
 CLASSIFIER = "aelab.classifier."
@@ -42,6 +42,7 @@ def on_codes(base: dict[str, Any], stage: dict[str, Any], before: Run, folder: s
         "shape": shape,
         "loader": "resident",
         "binarize": "none",
+        "domain": "unit",
     }
     base["net"] = base["net"] | {"shape": shape}
     return _merge(base, stage)

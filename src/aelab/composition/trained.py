@@ -13,7 +13,7 @@ from torch import Tensor
 
 from aelab import randomness
 from aelab.composition import build
-from aelab.data.base import Images
+from aelab.data.base import DataModule
 from aelab.data.loader import Batch, Split
 from aelab.errors import UserError
 from aelab.models.base import Autoencoder
@@ -27,7 +27,7 @@ log = logging.getLogger(__name__)
 class Trained:
     """A trained model with its data, on a device. All draws are fixed, so the same numbers come out twice."""
 
-    def __init__(self, model: Autoencoder, data: Images, device: torch.device) -> None:
+    def __init__(self, model: Autoencoder, data: DataModule, device: torch.device) -> None:
         self.model, self.data, self.device = model.to(device).eval(), data, device
         self.shown: list[int] | None = None
         """Indices of the test images that figures show. None: some of each class."""
@@ -98,7 +98,7 @@ class Place:
     about: dict[str, Any]
 
     @classmethod
-    def of(cls, run: Run, data: Images, checkpoint: str) -> "Place":
+    def of(cls, run: Run, data: DataModule, checkpoint: str) -> "Place":
         """Return the place. A line says if the data is not what the run was trained on, and what changed."""
         manifest, names = run.manifest, []
         step = build.step_of(run, checkpoint)

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from aelab.data.base import Images
+from aelab.data.base import DataModule
+from aelab.data.images import Images
 from aelab.data.loader import as_floats
 from aelab.errors import UserError
 
@@ -21,7 +22,7 @@ class Codes(Images):
     Raises UserError for codes outside [0, 1], because no reconstruction reaches those.
     """
 
-    below: Images
+    below: DataModule
     """The data of the run. `aelab.composition.build` supplies it, and `encode`."""
     encode: Callable[[Tensor], Tensor]
     """Maps images (B, C, H, W) in [0, 1] to codes (B, …), by the model of the run."""

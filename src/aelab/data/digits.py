@@ -9,7 +9,7 @@ from sklearn.datasets import load_digits
 from torch import Tensor
 
 from aelab import randomness
-from aelab.data.base import Images
+from aelab.data.images import Images
 
 
 class Digits(Images):

@@ -21,11 +21,11 @@ from PIL import ImageColor
 from torch import Tensor
 
 from aelab import randomness
-from aelab.data.base import Images
 from aelab.data.cache import Cache
 from aelab.data.image_files import Decoded, Files, decode_all
+from aelab.data.images import Images
 from aelab.data.layout import Layout, read_layout, said
-from aelab.data.loader import Pixels
+from aelab.data.loader import Items
 from aelab.errors import UserError
 
 log = logging.getLogger(__name__)
@@ -37,7 +37,7 @@ TEST_SHARE = 0.1
 class _Read:
     """The images of a folder: those of the training folder first, then those of the test split."""
 
-    pixels: Pixels
+    pixels: Items
     names: list[str]
     train: int
     """Number of images that are not of the test split."""
@@ -70,7 +70,7 @@ class Folder(Images):
                 f"data.background={self.background} is no colour: type black, white or '#808080'"
             ) from error
 
-    def read(self, train: bool) -> tuple[Pixels, Tensor]:
+    def read(self, train: bool) -> tuple[Items, Tensor]:
         read = self._read
         part = slice(0, read.train) if train else slice(read.train, None)
         labels = [self.class_names.index(read.layout.classes[name]) for name in read.names[part]]
@@ -84,7 +84,7 @@ class Folder(Images):
         layout = read_layout(root)
         train, test = self._cut(layout)
         files, cache, decoded = self._files([*train, *test]), None, Decoded()
-        pixels: Pixels = files
+        pixels: Items = files
         if self.cache:
             cache = Cache(files, self.cache_dir)
             pixels, decoded = cache.read()

@@ -8,31 +8,35 @@ from dataclasses import dataclass
 from typing import Literal, NamedTuple, Protocol
 
 import torch
-from torch import Tensor
+from torch import Generator, Tensor
 
 from aelab import randomness
 from aelab.noise import Noise
 
 Split = Literal["train", "val", "test"]
+Target = Callable[[Tensor, Generator], Tensor]
 
 
 class Batch(NamedTuple):
     """One batch, of which a model computes its loss."""
 
     seen: Tensor
-    """(B, C, H, W): what the encoder sees, which is x under noise. Without noise it is `x` itself."""
+    """(B, C, *sizes): what the encoder sees, which is x under noise. Without noise it is `x` itself.
+
+    Where `x` is missing, `seen` is 0.
+    """
     x: Tensor
-    """(B, C, H, W): clean images in [0, 1]."""
+    """(B, C, *sizes): clean data. A real number that is missing is nan, and no loss counts it."""
     y: Tensor
-    """(B,): integer labels."""
+    """(B, …): integer labels, or whatever comes with a datum."""
     hidden: Tensor | None = None
-    """(B, 1 or C, H, W) bool: the pixels that the noise chose to replace. None for noise that chooses no pixels."""
+    """(B, 1 or C, *sizes) bool: the places that the noise chose to replace. None for noise that chooses none."""
     weight: float = 1.0
     """The share of this process in the global batch, times the number of processes. It is 1 for one process."""
 
     @property
     def chosen(self) -> Tensor:
-        """(B, 1 or C, H, W) bool: `hidden`, or all pixels if the noise chooses none."""
+        """(B, 1 or C, *sizes) bool: `hidden`, or all places if the noise chooses none."""
         return torch.ones_like(self.x[:, :1], dtype=torch.bool) if self.hidden is None else self.hidden
 
     def map(self, f: Callable[[Tensor], Tensor]) -> "Batch":
@@ -41,10 +45,10 @@ class Batch(NamedTuple):
         return Batch(f(self.seen), f(self.x), f(self.y), hidden, self.weight)
 
 
-class Pixels(Protocol):
-    """Images by their index, each (C, H, W), as uint8 or as floats in [0, 1].
+class Items(Protocol):
+    """Data by their index, each (C, *sizes).
 
-    It is a tensor (N, C, H, W) in memory, or files that are read one by one.
+    It is a tensor (N, C, *sizes) in memory, or files that are read one by one.
     """
 
     def __len__(self) -> int: ...
@@ -53,7 +57,7 @@ class Pixels(Protocol):
 
 @dataclass
 class Order:
-    """The images of each step, as indices on the device.
+    """The data of each step, as indices on the device.
 
     With `shuffled`, each epoch has its own permutation. With `repeat`, every epoch has that of the first one. Process
     `rank` of `world` takes every world-th image of a global batch.
@@ -92,7 +96,7 @@ class Order:
         batches, self.start = order.split(self.batch_size)[self.start :], 0
         for batch in batches:
             own = batch[self.rank :: self.world]
-            # A process whose share is empty must still step with the others. It gets one image of weight 0.
+            # A process whose share is empty must still step with the others. It gets one datum of weight 0.
             yield (own, len(own) * self.world / len(batch)) if len(own) else (batch[:1], 0.0)
 
     def generator(self, step: int) -> torch.Generator:
@@ -105,36 +109,30 @@ class Order:
 class Loader:
     """Batches of one split. A subclass supplies `raw`."""
 
-    def __init__(self, order: Order, noise: Noise, dynamic: bool) -> None:
-        """`dynamic`: draw black and white pixels from the grey values, anew for each batch."""
+    def __init__(self, order: Order, noise: Noise, target: Target, missing: bool) -> None:
+        """`target` makes what the model explains of data as they are kept. `missing`: whether numbers may be nan."""
         self.batch_sampler = order
         self.noise = noise
-        self.dynamic = dynamic
+        self.target = target
+        self.missing = missing
 
     def __len__(self) -> int:
         return len(self.batch_sampler)
 
     def raw(self) -> Iterator[tuple[Tensor, Tensor, float]]:
-        """Yield images and labels on the device, and the weight, for each step of this epoch."""
+        """Yield data and labels on the device, and the weight, for each step of this epoch."""
         raise NotImplementedError
 
     def __iter__(self) -> Iterator[Batch]:
-        for step, (pixels, y, weight) in enumerate(self.raw(), self.batch_sampler.start):
+        for step, (items, y, weight) in enumerate(self.raw(), self.batch_sampler.start):
             g = self.batch_sampler.generator(step)
-            x = as_floats(pixels)
-            if self.dynamic:
-                x = torch.bernoulli(x, generator=g)
-            seen, hidden = self.noise(x, g)
+            x = self.target(items, g)
+            seen, hidden = self.noise(x.nan_to_num(0) if self.missing else x, g)
             yield Batch(seen, x, y, hidden, weight)
 
 
-def binarized(x: Tensor, how: str, generator: torch.Generator) -> Tensor:
-    """Return grey values in [0, 1] as black and white, as `data.binarize` says. Black and white stay as they are."""
-    if how == "threshold":
-        return (x >= 0.5).to(x.dtype)
-    return x if how == "none" else torch.bernoulli(x, generator=generator)
-
-
 def as_floats(pixels: Tensor) -> Tensor:
-    """Return images in [0, 1]. uint8 is divided by 255. Floats stay as they are."""
-    return pixels if pixels.is_floating_point() else pixels.float().div_(255)
+    """Return data as floats. uint8 is divided by 255."""
+    if pixels.dtype == torch.uint8:
+        return pixels.float().div_(255)
+    return pixels if pixels.dtype == torch.float32 else pixels.float()

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 from torchvision import datasets
 
-from aelab.data.base import Images
 from aelab.data.download import from_torchvision
+from aelab.data.images import Images
 
 
 class MNIST(Images):

@@ -4,16 +4,18 @@ from collections.abc import Iterator
 
 from torch import Tensor
 
-from aelab.data.loader import Loader, Order
+from aelab.data.loader import Loader, Order, Target
 from aelab.noise import Noise
 
 
 class Resident(Loader):
-    def __init__(self, images: Tensor, labels: Tensor, order: Order, noise: Noise, dynamic: bool) -> None:
-        super().__init__(order, noise, dynamic)
+    def __init__(
+        self, items: Tensor, labels: Tensor, order: Order, noise: Noise, target: Target, missing: bool
+    ) -> None:
+        super().__init__(order, noise, target, missing)
         device = order.indices.device
-        self.images, self.labels = images.to(device), labels.to(device)
+        self.items, self.labels = items.to(device), labels.to(device)
 
     def raw(self) -> Iterator[tuple[Tensor, Tensor, float]]:
         for index, weight in self.batch_sampler:
-            yield self.images[index], self.labels[index], weight
+            yield self.items[index], self.labels[index], weight

@@ -7,18 +7,18 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from aelab.data.loader import Loader, Order, Pixels
+from aelab.data.loader import Items, Loader, Order, Target
 from aelab.errors import UserError
 from aelab.noise import Noise
 
 
 class Stream(Loader):
     def __init__(
-        self, images: Pixels, labels: Tensor, num_workers: int, order: Order, noise: Noise, dynamic: bool
+        self, items: Items, labels: Tensor, num_workers: int, order: Order, noise: Noise, target: Target, missing: bool
     ) -> None:
-        super().__init__(order, noise, dynamic)
+        super().__init__(order, noise, target, missing)
         self.loader = DataLoader(
-            _Labelled(images, labels),
+            _Labelled(items, labels),
             sampler=_Batches(order),
             batch_size=None,  # an item of the data set is a whole batch
             num_workers=num_workers,
@@ -37,13 +37,13 @@ class Stream(Loader):
 
 
 class _Labelled(Dataset[tuple[Tensor, Tensor]]):
-    def __init__(self, images: Pixels, labels: Tensor) -> None:
-        self.images, self.labels = images, labels
+    def __init__(self, items: Items, labels: Tensor) -> None:
+        self.items, self.labels = items, labels
 
     def __getitem__(self, index: list[int]) -> tuple[Tensor, Tensor]:
-        if isinstance(self.images, Tensor):
-            return self.images[index], self.labels[index]
-        return torch.stack([self.images[i] for i in index]), self.labels[index]
+        if isinstance(self.items, Tensor):
+            return self.items[index], self.labels[index]
+        return torch.stack([self.items[i] for i in index]), self.labels[index]
 
 
 class _Batches:

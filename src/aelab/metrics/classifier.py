@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from aelab import randomness
 from aelab.atomic import replacing
 from aelab.composition.trained import Trained
-from aelab.data.base import Images
+from aelab.data.images import Images
 from aelab.errors import Unsupported, UserError
 
 VERSION = 1  # numbers of two versions of the net and its training are not comparable
@@ -60,6 +60,8 @@ def classifier(trained: Trained) -> Classifier:
     kept file is broken.
     """
     data = trained.data
+    if not isinstance(data, Images):
+        raise Unsupported("samples are compared in the features of a classifier of images, and these data are none")
     if data.num_classes is None or len(trained.images("train")[1].unique()) < 2:
         raise Unsupported(
             "samples are compared in the features of a classifier, and the training images are of one class"

@@ -10,7 +10,7 @@ from torchmetrics.functional.image import multiscale_structural_similarity_index
 from torchmetrics.image.lpip import LearnedPerceptualImagePatchSimilarity
 
 from aelab.composition.trained import Trained
-from aelab.data.errors import image_errors
+from aelab.data.errors import errors
 from aelab.errors import UserError
 from aelab.metrics.pca import PCA
 from aelab.reconstruction import ssim
@@ -24,7 +24,7 @@ class Reconstruction:
 
     NAME is
 
-    - `sse`, `mse`, `mae`, `psnr`: see `image_errors`;
+    - `sse`, `mse`, `mae`, `psnr`: see `aelab.data.errors`;
     - `bce`: -sum over pixels of x log x̂ + (1 - x) log(1 - x̂), in nats, x̂ kept 1e-7 away from 0 and 1;
     - `ssim`: structural similarity, with a Gaussian window of deviation 1.5 pixels. The window is made smaller for
       images that are smaller than it;
@@ -81,15 +81,15 @@ class Reconstruction:
 
 
 def _errors(image: Tensor, x: Tensor, perceptual: nn.Module | None) -> dict[str, Tensor]:
-    errors = image_errors(image, x)
-    errors["bce"] = F.binary_cross_entropy(image.clamp(1e-7, 1 - 1e-7), x, reduction="none").flatten(1).sum(1)
+    measured = errors(image, x, "unit")
+    measured["bce"] = F.binary_cross_entropy(image.clamp(1e-7, 1 - 1e-7), x, reduction="none").flatten(1).sum(1)
     image = image.clamp(0, 1)
-    errors["ssim"] = ssim(image, x, 1.5)
+    measured["ssim"] = ssim(image, x, 1.5)
     if min(x.shape[2:]) >= 176:
         value = ms_ssim(image, x, data_range=1.0, reduction="none")
         assert isinstance(value, Tensor)
-        errors["ms_ssim"] = value
+        measured["ms_ssim"] = value
     if perceptual is not None:
         a, b = (t.expand(-1, 3, -1, -1) if t.shape[1] == 1 else t for t in (image, x))
-        errors["lpips"] = perceptual(a, b, normalize=True).flatten()
-    return errors
+        measured["lpips"] = perceptual(a, b, normalize=True).flatten()
+    return measured

@@ -14,7 +14,7 @@ from scipy.ndimage import median_filter
 from torch import Tensor
 
 from aelab.composition.trained import Trained
-from aelab.data.errors import image_errors
+from aelab.data.errors import errors
 from aelab.metrics.pca import PCA
 
 Denoiser = Callable[[Tensor], Tensor]  # (B, C, H, W) -> (B, C, H, W)
@@ -54,7 +54,7 @@ class Robustness:
                     images = {"noisy": batch.seen, "model": trained.model.reconstruct(batch)}
                     images |= {kind: denoise(batch.seen) for kind, denoise in denoisers.items()}
                     for kind, image in images.items():
-                        values = image_errors(image.clamp(0, 1), batch.x)["psnr"]
+                        values = errors(image.clamp(0, 1), batch.x, "unit")["psnr"]
                         psnr.setdefault(kind, []).extend(values.tolist())
                 result |= {f"{name}/{severity}/{kind}": float(np.mean(values)) for kind, values in psnr.items()}
         return result

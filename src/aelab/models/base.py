@@ -14,7 +14,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from aelab import randomness
-from aelab.data.base import Images
+from aelab.data.base import DataModule
 from aelab.data.loader import Batch
 from aelab.errors import Unsupported, UserError
 from aelab.nets.base import Net
@@ -55,7 +55,7 @@ class Objective(LightningModule):
     optimizer: Callable[[Iterable[Any]], Optimizer]
     scheduler: Scheduler | Callable[[Optimizer], LRScheduler] | None = None
     seed: int = 0
-    _data: "weakref.ref[Images] | None" = None
+    _data: "weakref.ref[DataModule] | None" = None
     _memory: dict[tuple[Any, ...], Any] | None = None
 
     def __setattr__(self, name: str, value: Any) -> None:
@@ -65,7 +65,7 @@ class Objective(LightningModule):
         else:
             super().__setattr__(name, value)
 
-    def attach(self, data: Images) -> None:
+    def attach(self, data: DataModule) -> None:
         """Hand over the data module. An evaluation step asks it for the errors of a reconstruction.
 
         The model does not own the data: a copy of the model, such as an averaged one, copies no images.
@@ -147,6 +147,9 @@ class Autoencoder(Objective):
 
     codes: ClassVar[tuple[str, ...]] = ("vector",)
     """What a code may be: "vector" (B, D), "map" (B, D, h, w), or both."""
+
+    domains: ClassVar[tuple[str, ...]] = ("unit", "real", "tokens")
+    """What the numbers of a datum may be: in [0, 1], real, or ids."""
 
     conditional: ClassVar[bool] = False
     """Whether encoder and decoder must be told the label."""

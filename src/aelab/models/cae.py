@@ -13,7 +13,7 @@ Rifai, Vincent, Muller, Glorot & Bengio, Contractive auto-encoders, 2011, equati
 Hutchinson, A stochastic estimator of the trace of the influence matrix, 1989.
 """
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -26,6 +26,8 @@ from aelab.schedules import Scheduled
 
 
 class CAE(Autoencoder):
+    domains: ClassVar[tuple[str, ...]] = ("unit", "real")
+
     def __init__(
         self,
         net: Net,

@@ -11,6 +11,7 @@ https://arxiv.org/abs/2006.13202
 """
 
 import math
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -22,6 +23,8 @@ from aelab.reconstruction import Reconstruction
 
 
 class SigmaVAE(Variational):
+    domains: ClassVar[tuple[str, ...]] = ("unit", "real")
+
     def __init__(self, net: Net, reconstruction: Reconstruction, latent_dim: int, sigma: float) -> None:
         super().__init__(net, reconstruction, latent_dim)
         if not sigma > 0:
@@ -35,8 +38,10 @@ class SigmaVAE(Variational):
     likelihood = density = True
 
     def error(self, z: Tensor, batch: Batch) -> Tensor:
-        squares = (batch.x - self.decode(z, batch.y)).square() / (2 * (2 * self.log_sigma).exp())
-        return (squares + self.log_sigma + math.log(2 * math.pi) / 2).flatten(1).sum(1)
+        missing = batch.x.isnan()
+        difference = (batch.x - self.decode(z, batch.y)).masked_fill(missing, 0)
+        density = difference.square() / (2 * (2 * self.log_sigma).exp()) + self.log_sigma + math.log(2 * math.pi) / 2
+        return density.masked_fill(missing, 0).flatten(1).sum(1)
 
     def loss(self, batch: Batch) -> Terms:
         mu, logvar = self.posterior(batch.seen, batch.y)

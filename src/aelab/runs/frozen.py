@@ -11,7 +11,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-VERSION = 2
+VERSION = 3
 
 Part = dict[str, Any]
 Change = Callable[[Part, Part], None]
@@ -124,6 +124,18 @@ def _cache_dir(root: Part, _: Part) -> None:
     """The place of caches stands under `paths`."""
     if isinstance(root.get("paths"), dict):
         root["paths"].setdefault("cache_dir", None)
+
+
+# Version 3
+
+
+@change(3)
+def _domain(part: Part, root: Part) -> None:
+    """All data were in [0, 1], so terms read logits."""
+    if "split_seed" in part and "shape" in part:
+        part.setdefault("domain", "unit")
+    if part["_target_"] in {f"aelab.reconstruction.{name}" for name in ("MSE", "MAE", "Gaussian", "Laplace")}:
+        part["link"] = "sigmoid"
 
 
 def word_today(word: str) -> str:

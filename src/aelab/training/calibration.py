@@ -13,8 +13,8 @@ from aelab.atomic import replacing
 from aelab.composition import build
 from aelab.composition.stages import is_classifier
 from aelab.composition.trained import Trained
-from aelab.data.base import Images
-from aelab.data.errors import image_errors
+from aelab.data.base import DataModule
+from aelab.data.errors import errors
 from aelab.data.loader import Batch, Split
 from aelab.errors import UserError
 from aelab.models.base import Autoencoder
@@ -69,7 +69,7 @@ class Calibration:
             return cls(content["error"], content["distance"], content["centres"])
 
 
-def calibrate(run: Run, data: Images, checkpoint: str) -> None:
+def calibrate(run: Run, data: DataModule, checkpoint: str) -> None:
     """Compute and keep what judges new data. A classifier has nothing of it."""
     if not is_classifier(run.config):
         model = build.trained_autoencoder(run, checkpoint)
@@ -77,12 +77,13 @@ def calibrate(run: Run, data: Images, checkpoint: str) -> None:
 
 
 @torch.no_grad()
-def score(model: Autoencoder, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
+def score(model: Autoencoder, batch: Batch, domain: str) -> tuple[Tensor, Tensor, Tensor]:
     """Return codes (B, D), reconstructions (B, C, H, W), and the squared error of each image, (B,), on the CPU."""
     with model.remembering():  # so that the batch is encoded once
-        z, shown = model.encode_batch(batch), model.reconstruct(batch).float()
-    error = image_errors(shown, batch.x)["sse"]
-    return z.flatten(1).float().cpu(), shown.cpu(), error.double().cpu()
+        z, shown = model.encode_batch(batch), model.reconstruct(batch)
+    # Of tokens there are no differences, so their error is that of the term, in nats.
+    error = model.error(z, batch) if domain == "tokens" else errors(shown, batch.x, domain)["sse"]
+    return z.flatten(1).float().cpu(), shown.float().cpu(), error.double().cpu()
 
 
 def distances(z: Tensor, centres: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -93,7 +94,7 @@ def distances(z: Tensor, centres: NDArray[np.float64]) -> NDArray[np.float64]:
 
 def _scored(trained: Trained, split: Split, limit: int | None = None) -> list[tuple[Tensor, Tensor]]:
     noise = None if trained.model.completes else NoNoise()
-    scores = (score(trained.model, batch) for batch in trained.batches(split, noise, limit))
+    scores = (score(trained.model, batch, trained.data.domain) for batch in trained.batches(split, noise, limit))
     return [(z, error) for z, _, error in scores]
 
 

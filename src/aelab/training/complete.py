@@ -11,7 +11,7 @@ from omegaconf import DictConfig
 
 from aelab.composition import build
 from aelab.composition.stages import choices, follow
-from aelab.data.base import Images
+from aelab.data.base import DataModule
 from aelab.errors import UserError
 from aelab.models.base import Autoencoder, Objective
 from aelab.runs.log import Console, start_console, start_log
@@ -40,10 +40,10 @@ def complete(run: Run, chosen: Mapping[str, str] | None = None) -> Score:
         recorded: Score = run.manifest["score"]
         return recorded
     with run.training(_hardware(run.config)):
-        data = build.data(run.config)
+        # What does not go together fails here, before anything is read and before a process is started.
+        data, model = build.data(run.config), build.model(run.config)
         data.setup()
         _check_data(run, data)
-        model = build.model(run.config)  # what cannot be built fails here, before a process is started
         shape = {"code_shape": list(model.code_shape)} if isinstance(model, Autoencoder) else {}
         run.update_manifest(data=data.fingerprint, dataset=data.facts(), **shape)
         _announce(run, data, model, chosen or {})
@@ -66,7 +66,7 @@ def complete(run: Run, chosen: Mapping[str, str] | None = None) -> Score:
     return score
 
 
-def _numbers(run: Run, data: Images, loggers: list[Logger], metrics: dict[str, float]) -> Score:
+def _numbers(run: Run, data: DataModule, loggers: list[Logger], metrics: dict[str, float]) -> Score:
     """Evaluate what was trained, train the stages, write all numbers, and return the score.
 
     `metrics`: the numbers of the last step, which have to do if no checkpoint was saved.
@@ -135,7 +135,7 @@ def _compare_data(run: Run) -> None:
         log.warning("its data changed (%s): to train on what is there now, type name=…", changes)
 
 
-def _check_data(run: Run, data: Images) -> None:
+def _check_data(run: Run, data: DataModule) -> None:
     """Raise UserError if a run that goes on would see other data than it began with."""
     manifest = run.manifest
     if run.checkpoint("last").exists() and manifest.get("data") not in (None, data.fingerprint):
@@ -151,7 +151,7 @@ def _hardware(config: DictConfig) -> str:
     return f"{torch.get_num_threads()} of {os.cpu_count()} CPU cores"
 
 
-def _announce(run: Run, data: Images, model: Objective, chosen: Mapping[str, str]) -> None:
+def _announce(run: Run, data: DataModule, model: Objective, chosen: Mapping[str, str]) -> None:
     """Say what is about to be trained, on what, and where."""
     config, choice = run.config, run.manifest["choices"].get
     for group, chooser in chosen.items():

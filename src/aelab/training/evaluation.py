@@ -15,7 +15,7 @@ from aelab.callbacks.health import Health
 from aelab.composition import build
 from aelab.composition.stages import is_classifier
 from aelab.composition.trained import MetricGroup, Place, Trained
-from aelab.data.base import Images
+from aelab.data.base import DataModule
 from aelab.data.loader import Split
 from aelab.errors import Unsupported
 from aelab.models.base import Autoencoder
@@ -60,7 +60,7 @@ def evaluate(
 
 def measure(
     run: Run,
-    data: Images,
+    data: DataModule,
     groups: Mapping[str, MetricGroup],
     add: Callable[[dict[str, float], dict[str, str]], None],
     asked: bool = False,
@@ -101,7 +101,7 @@ def measure(
     return metrics
 
 
-def losses(run: Run, data: Images, splits: Sequence[Split], checkpoint: str = "best") -> dict[str, float]:
+def losses(run: Run, data: DataModule, splits: Sequence[Split], checkpoint: str = "best") -> dict[str, float]:
     """Return every term of the loss and every error of the images, by `split/name`, over each image exactly once.
 
     One process on one device evaluates, whatever trained the run.

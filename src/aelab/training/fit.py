@@ -17,7 +17,7 @@ from aelab.callbacks.best import ValidateAtMaxSteps
 from aelab.classifier import Softmax
 from aelab.composition import build
 from aelab.composition.instantiate import build as instantiate
-from aelab.data.base import Images
+from aelab.data.base import DataModule
 from aelab.runs.run import Run
 from aelab.training.checkpoints import Atomic, last_state
 from aelab.training.fast_loop import speed_up
@@ -25,7 +25,7 @@ from aelab.training.fast_loop import speed_up
 log = logging.getLogger(__name__)
 
 
-def fit(run: Run, data: Images | None = None, callbacks: Sequence[Callback] = ()) -> Trainer:
+def fit(run: Run, data: DataModule | None = None, callbacks: Sequence[Callback] = ()) -> Trainer:
     """Train the model of a run, and return the trainer. `callbacks` join those of the config.
 
     Training goes on from the last checkpoint of the run if there is one.

@@ -27,7 +27,7 @@ from aelab.composition import build
 from aelab.composition.instantiate import build as instantiate
 from aelab.data.image_files import Files, Unreadable
 from aelab.data.layout import find
-from aelab.data.loader import Batch, Pixels, as_floats, binarized
+from aelab.data.loader import Batch, Items
 from aelab.errors import UserError
 from aelab.noise import NoNoise
 from aelab.runs.run import Run
@@ -45,7 +45,7 @@ class Source:
     """Names of files below a folder, or `test/12` of a known source."""
     labels: list[str]
     """The class of each. It is the empty word where none is known."""
-    pixels: Pixels
+    pixels: Items
 
 
 def predict(
@@ -74,6 +74,7 @@ def predict(
     model = build.trained_autoencoder(run, checkpoint)
     device = build.device_of(run.config)
     model.to(device)
+    data = build.data(run.config)
     if model.completes and isinstance(noise, NoNoise):
         raise UserError(f"{type(model).__name__} completes what is hidden: say what is, such as noise=quadrants")
     classes = run.manifest.get("dataset", {}).get("classes", [])
@@ -97,13 +98,13 @@ def predict(
             if not rows:
                 continue
             g = randomness.generator(device, "predict", source.names[rows[0]])
-            pixels = torch.stack([item for item in read if isinstance(item, Tensor)]).to(device)
-            x = binarized(as_floats(pixels), run.config.data.binarize, g)
+            pixels = torch.stack([item for item in read if isinstance(item, Tensor)])
+            x = data.target(data.kept(pixels, "predict").to(device), g)
             known = [classes.index(source.labels[i]) if source.labels[i] in classes else 0 for i in rows]
             # Draws follow from the first name of a batch. So a call that goes on draws what one that was not cut draws.
             randomness.seed(device, "predict", source.names[rows[0]])
             seen, hidden = noise(x, g)
-            z, shown, error = score(model, Batch(seen, x, torch.tensor(known, device=device), hidden))
+            z, shown, error = score(model, Batch(seen, x, torch.tensor(known, device=device), hidden), data.domain)
             if "reconstructions" in what:
                 jobs = ((output / "reconstructions" / targets[i], row) for i, row in zip(rows, shown, strict=True))
                 list(threads.map(lambda job: _save(*job), jobs))
@@ -152,11 +153,11 @@ def known(run: Run, data: DictConfig, split: Any, trust: Sequence[str]) -> Sourc
     built.setup()
     pixels, labels, indices = built.splits[split]
     names = [f"{split}/{index}" for index in indices.tolist()]
-    rows: Pixels = Subset(pixels, indices.tolist())
+    rows: Items = Subset(pixels, indices.tolist())
     return Source(names, [built.name_of(y) for y in labels[indices].tolist()], rows)
 
 
-def _read(pixels: Pixels, index: int) -> Tensor | Unreadable:
+def _read(pixels: Items, index: int) -> Tensor | Unreadable:
     try:
         return pixels[index]
     except Unreadable as error:
