@@ -40,7 +40,7 @@ def test_a_config_is_named_after_its_file(group, package):
         folder = configs().parent / package
     shared = {"base", "__init__", "loader", "resident", "stream", "download", "errors", "codebook", "pca", "classifier"}
     shared |= {"layout", "image_files", "cache"}  # of data=folder
-    shared |= {"images", "drawing"}
+    shared |= {"images", "values", "drawing", "labels", *(f"{name}_files" for name in names("data"))}
     assert set(names(group)) == {path.stem for path in folder.glob("*.py")} - shared
     for name in names(group):
         assert target(group, name).startswith(f"aelab.{package}.{name}.")

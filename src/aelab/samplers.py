@@ -1,4 +1,4 @@
-"""Samplers: priors fitted to the codes of a trained model, so that any autoencoder can generate images.
+"""Samplers: priors fitted to the codes of a trained model, so that any autoencoder can generate data.
 
 Ghosh, Sajjadi, Vergari, Black & Schölkopf, From variational to deterministic autoencoders, 2020, section 4, estimate
 such a density after training. https://arxiv.org/abs/1903.12436
@@ -26,10 +26,10 @@ AT_ONCE = 500  # images decoded together
 
 
 class Sampler(Protocol):
-    """Generates images with a trained model. Raises Unsupported for a model that it cannot sample from."""
+    """Generates data with a trained model. Raises Unsupported for a model that it cannot sample from."""
 
     def __call__(self, trained: Trained, n: int) -> Tensor:
-        """Return `n` new images (n, C, H, W) in [0, 1], on the CPU."""
+        """Return `n` new images (n, C, *sizes), on the CPU."""
         ...
 
 

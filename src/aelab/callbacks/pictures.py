@@ -1,5 +1,6 @@
 """Pictures of a run while it trains. They go as PNG into its `figures/`, and to every logger that takes images."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ class Pictures(Callback):
 
     - `progress`: one column per image. It shows the clean image, what the encoder sees if that differs, and
       the reconstruction, from top to bottom;
-    - `samples`: new images of a generative model, always from the same draws. If the model is conditional, each column
+    - `samples`: new data of a generative model, always from the same draws. If the model is conditional, each column
       is one class.
 
     `images` is the number of columns of both pictures. PNG files go into `folder`.
@@ -50,12 +51,19 @@ class Pictures(Callback):
         seen = [] if torch.equal(first.seen, first.x) else [first.seen]
         rows = [data.pictures(images) for images in (first.x, *seen, pl_module.reconstruct(first))]
         show(trainer, self.folder, "progress", grid(torch.cat(rows), len(rows[0])))
+        if (texts := data.said(first.x)) is not None:
+            seen_texts = [data.said(first.seen)] if seen else []
+            columns = [texts, *seen_texts, data.said(pl_module.reconstruct(first))]
+            show_texts(trainer, self.folder, "progress", list(zip(*columns, strict=True)))
         if pl_module.generative:
             randomness.seed(pl_module.device, "pictures")
             n = self.images**2
             classes = min(self.images, data.num_classes or self.images)
             labels = torch.arange(n, device=pl_module.device) % self.images % classes  # one class per column
-            show(trainer, self.folder, "samples", grid(data.pictures(pl_module.sample(n, labels)), self.images))
+            samples = pl_module.sample(n, labels)
+            show(trainer, self.folder, "samples", grid(data.pictures(samples), self.images))
+            if (texts := data.said(samples[: self.images])) is not None:
+                show_texts(trainer, self.folder, "samples", [(text,) for text in texts])
 
 
 def grid(pictures: Tensor, columns: int) -> Image.Image:
@@ -64,6 +72,17 @@ def grid(pictures: Tensor, columns: int) -> Image.Image:
     large = F.interpolate(pictures.float().cpu(), scale_factor=scale, mode="nearest")
     picture: Image.Image = to_pil_image(make_grid(large, nrow=columns, padding=2, pad_value=0.5))
     return picture
+
+
+def show_texts(trainer: Trainer, folder: Path | str, name: str, rows: Sequence[tuple[str, ...]]) -> None:
+    """Save rows of texts as NAME.txt in the folder, and send them to TensorBoard as a table."""
+    Path(folder).mkdir(parents=True, exist_ok=True)
+    (Path(folder) / f"{name}.txt").write_text("\n\n".join("\n".join(row) for row in rows) + "\n")
+    table = ["|".join(["", *[""] * len(rows[0]), ""]), "|".join(["", *["---"] * len(rows[0]), ""])]
+    table += ["|".join(["", *(text.replace("|", "\\|") for text in row), ""]) for row in rows]
+    for logger in trainer.loggers:
+        if isinstance(logger, TensorBoardLogger):
+            logger.experiment.add_text(name, "\n".join(table), trainer.global_step)
 
 
 def show(trainer: Trainer, folder: Path | str, name: str, picture: Image.Image) -> None:

@@ -70,6 +70,14 @@ def data(config: DictConfig) -> DataModule:
     return built
 
 
+def restore(data: DataModule, run: Run, which: str = "best") -> DataModule:
+    """Give data what a trained run keeps of its training data, such as means or a vocabulary, and return the data."""
+    with _checkpoint(run, which) as state:
+        if kept := state.get(type(data).__qualname__):
+            data.load_state_dict(kept)
+    return data
+
+
 def loggers(config: DictConfig) -> list[Logger]:
     """Return the loggers of a run."""
     return list(chosen(config, "logger").values())

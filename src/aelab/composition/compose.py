@@ -29,6 +29,7 @@ def register_resolvers() -> None:
 
     - `${unique:}`: eight letters that no other run has;
     - `${link:DOMAIN}`: how a decoder's output becomes a datum, sigmoid of data in [0, 1], else identity;
+    - `${vocabulary:LEVEL}`: the number of ids of bytes or words;
     - `${scale:DOMAIN}`: the scale of a density, 0.1 of data in [0, 1], else 1;
     - `${shape_of:KIND,ROOT,…}`: the shape of a datum of a user's file, which `aelab.data.KIND_files` reads;
     - `${run_name:EXPERIMENT,MODEL,DATA}`: the default name of a run;
@@ -43,6 +44,7 @@ def register_resolvers() -> None:
     OmegaConf.register_new_resolver("of_run", _of_run, replace=True)
     OmegaConf.register_new_resolver("link", lambda domain: "sigmoid" if domain == "unit" else "identity", replace=True)
     OmegaConf.register_new_resolver("scale", lambda domain: 0.1 if domain == "unit" else 1.0, replace=True)
+    OmegaConf.register_new_resolver("vocabulary", lambda level: 260 if level == "bytes" else 10_000, replace=True)
     OmegaConf.register_new_resolver("shape_of", _shape_of, replace=True)
 
 

@@ -42,12 +42,12 @@ class Trained:
 
         Raises UserError if the checkpoint or the data cannot be read.
         """
-        data = build.data(run.config_at(root))
+        data = build.restore(build.data(run.config_at(root)), run, checkpoint)
         data.setup()
         return cls(build.trained_autoencoder(run, checkpoint), data, build.device_of(run.config))
 
     def batches(self, split: Split, noise: Noise | None = None, limit: int | None = None) -> Iterator[Batch]:
-        """Yield batches of a split in its order, each image once, or `limit` images.
+        """Yield batches of a split in its order, each datum once, or `limit` data.
 
         The noise is the one of the run, unless another is given.
         """
@@ -56,11 +56,11 @@ class Trained:
             yield batch
 
     def examples(self, n: int) -> Batch:
-        """Return `n` test images under the run's noise: those of `shown`, or else drawn evenly from the classes."""
+        """Return `n` test data under the run's noise: those of `shown`, or else drawn evenly from the classes."""
         labels = self.images("test")[1]
         if unknown := [index for index in self.shown or [] if not 0 <= index < len(labels)]:
             raise UserError(
-                f"images={self.shown}: there is no test image {unknown[0]} (they are 0 … {len(labels) - 1})"
+                f"images={self.shown}: there is no test datum {unknown[0]} (they are 0 … {len(labels) - 1})"
             )
         chosen = torch.tensor(self.shown or evenly(labels, n)).sort().values
         parts: list[list[Any]] = []
@@ -73,18 +73,18 @@ class Trained:
         return Batch(*joined)
 
     def _images(self, split: Split, limit: int | None = None) -> tuple[Tensor, Tensor]:
-        """Return clean images (N, C, H, W) and labels (N,), on the CPU."""
+        """Return clean data (N, C, *sizes) and labels (N, …), on the CPU. What is missing is nan."""
         return _joined((batch.x, batch.y) for batch in self.batches(split, NoNoise(), limit))
 
     @torch.no_grad()
     def _codes(self, split: Split, limit: int | None = None) -> tuple[Tensor, Tensor]:
-        """Return codes of the clean images (N, D), maps flattened, and labels (N,), on the CPU."""
+        """Return codes of the clean data (N, D), maps flattened, and labels (N, …), on the CPU."""
         batches = self.batches(split, NoNoise(), limit)
-        return _joined((self.model.encode(batch.x, batch.y).flatten(1).float(), batch.y) for batch in batches)
+        return _joined((self.model.encode(batch.seen, batch.y).flatten(1).float(), batch.y) for batch in batches)
 
     @torch.no_grad()
     def _reconstructions(self, split: Split, limit: int | None = None) -> tuple[Tensor, Tensor]:
-        """Return reconstructions (N, C, H, W) of images under the run's noise, and labels (N,), on the CPU."""
+        """Return reconstructions (N, C, *sizes) of data under the run's noise, and labels (N, …), on the CPU."""
         batches = self.batches(split, limit=limit)
         return _joined((self.model.reconstruct(batch).float(), batch.y) for batch in batches)
 
@@ -154,6 +154,7 @@ def load(folder: str | Path, checkpoint: str = "best", trust: Sequence[str] = ()
 
 def evenly(labels: Tensor, n: int) -> list[int]:
     """Return the indices of `n` data, always the same ones, as many of each label as there are."""
+    labels = torch.zeros(len(labels)) if labels.is_floating_point() else labels
     order = torch.randperm(len(labels), generator=randomness.generator("cpu", "examples")).tolist()
     had: dict[int, int] = {}
     turns = []

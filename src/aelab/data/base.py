@@ -81,6 +81,10 @@ class DataModule(LightningDataModule):
         """Return data (N, C, *sizes) as pictures (N, 3, h, w) in [0, 1]."""
         return draw(x, self.domain)
 
+    def said(self, x: Tensor) -> list[str] | None:
+        """Return data as texts. None for data that are none."""
+        return None
+
     def setup(self, stage: str | None = None) -> None:
         if self.splits:
             return

@@ -12,6 +12,7 @@ from sklearn.decomposition import PCA
 from sklearn.manifold import TSNE
 from torch import Tensor
 
+from aelab.composition.needs import needs
 from aelab.composition.trained import Trained
 from aelab.errors import Unsupported
 from aelab.figures.sheet import COLUMNS, PALETTE, sheet
@@ -20,6 +21,7 @@ from aelab.runs.run import Run
 POINTS = 2000  # at most this many codes are in a scatter plot
 
 
+@needs("pair")
 def latent_2d(trained: Trained, run: Run) -> Figure:
     """Draw codes of test images, coloured by label.
 
@@ -27,8 +29,8 @@ def latent_2d(trained: Trained, run: Run) -> Figure:
     only the first panel.
     """
     z, y = _codes(trained)
-    if min(z.shape) < 2:
-        raise Unsupported("the figure needs a code of at least two units, and two test images")
+    if z.shape[1] < 2:
+        raise Unsupported("the figure needs a code of two units or more")
     first, second = np.argsort(-z.var(0))[:2]
     panels = {(f"unit {first}", f"unit {second}"): z[:, [first, second]]}
     if z.shape[1] > 2:
@@ -64,12 +66,12 @@ def latent_3d(trained: Trained, run: Run) -> Figure:
     return figure
 
 
+@needs("vector", "pair")
 def manifold(trained: Trained, run: Run) -> Figure:
     """Draw what is decoded from a plane of codes, over ±2 deviations.
 
     The plane is that of the two units, or of the first two principal axes of a longer code.
     """
-    _vector(trained)
     z, n = _codes(trained)[0], 15
     centre, axes = plane(z)
     steps = np.linspace(-2, 2, n)
@@ -77,9 +79,9 @@ def manifold(trained: Trained, run: Run) -> Figure:
     return sheet(_decode(trained, points).split(n), xlabel="-2 … 2 deviations, both ways", scale=0.4)
 
 
+@needs("vector", "pair")
 def interpolations(trained: Trained, run: Run) -> Figure:
     """Draw what is decoded between the codes of two test images, along a line (odd rows) and an arc (even rows)."""
-    _vector(trained)
     x, y = trained.images("test")
     x = trained.data.pictures(x)
     z = trained.codes("test")[0]
@@ -92,12 +94,12 @@ def interpolations(trained: Trained, run: Run) -> Figure:
     return sheet(rows, [kind for _ in range(len(rows) // 2) for kind in ("line", "arc")])
 
 
+@needs("vector", "pair")
 def traversals(trained: Trained, run: Run) -> Figure:
     """Draw one row per unit, for the 16 units of greatest variance.
 
     That unit moves from -2 to +2 standard deviations. All others keep the code of one test image.
     """
-    _vector(trained)
     z, y = trained.codes("test")[0].numpy(), trained.images("test")[1]
     deviation = z.std(0)
     rows, units = [], np.argsort(-deviation)[:16]
@@ -137,14 +139,8 @@ def _decode(trained: Trained, points: NDArray[Any], labels: Tensor | None = None
 
 def _codes(trained: Trained) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
     z, y = trained.codes("test")
-    return z[:POINTS].numpy(), y[:POINTS].numpy()
-
-
-def _vector(trained: Trained) -> None:
-    if len(trained.model.code_shape) > 1 or trained.model.latent_dim < 2:
-        raise Unsupported("this needs a code that is a vector of two units or more")
-    if trained.data.size("test") < 2:
-        raise Unsupported("this needs two test images or more")
+    labels = torch.zeros(len(z), dtype=torch.long) if y.is_floating_point() else y  # attributes are no classes
+    return z[:POINTS].numpy(), labels[:POINTS].numpy()
 
 
 def _line(a: NDArray[Any], b: NDArray[Any], t: float) -> NDArray[Any]:

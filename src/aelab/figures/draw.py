@@ -109,5 +109,5 @@ def _projector(trained: Trained, writer: SummaryWriter) -> None:
     pictures = F.pad(pictures, (right // 2, right - right // 2, down // 2, down - down // 2), value=1.0)
     if side > largest:
         pictures = F.interpolate(pictures, size=(largest, largest), mode="area")
-    labels = [trained.data.name_of(label) for label in y[:n].tolist()]
+    labels = [str(one) if y.is_floating_point() else trained.data.name_of(one) for one in y[:n].tolist()]
     writer.add_embedding(z[:n], labels, pictures, tag="codes")

@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from aelab import randomness
 from aelab.atomic import replacing
 from aelab.composition.trained import Trained
-from aelab.data.images import Images
-from aelab.errors import Unsupported, UserError
+from aelab.data.base import DataModule
+from aelab.errors import UserError
 
 VERSION = 1  # numbers of two versions of the net and its training are not comparable
 EPOCHS = 5
@@ -56,16 +56,10 @@ def cache() -> Path:
 def classifier(trained: Trained) -> Classifier:
     """Return the classifier of the run's data. If there is none yet, it is trained now.
 
-    It does not depend on the run's seed. Raises Unsupported for data with fewer than two classes, and UserError if the
-    kept file is broken.
+    It does not depend on the run's seed. Raises UserError if the kept file is broken.
     """
     data = trained.data
-    if not isinstance(data, Images):
-        raise Unsupported("samples are compared in the features of a classifier of images, and these data are none")
-    if data.num_classes is None or len(trained.images("train")[1].unique()) < 2:
-        raise Unsupported(
-            "samples are compared in the features of a classifier, and the training images are of one class"
-        )
+    assert data.num_classes is not None
     path = cache() / f"classifier-v{VERSION}-{_key(data)}.pt"
     net = Classifier(data.shape[0], data.num_classes).to(trained.device)
     if path.is_file():
@@ -97,12 +91,19 @@ def classifier(trained: Trained) -> Classifier:
     return net.eval()
 
 
-def _key(data: Images) -> str:
+def _key(data: DataModule) -> str:
     """Return a key of the images that a classifier is trained on.
 
     Each data set, shape, binarisation, validation split and selection of classes has a classifier of its own.
     """
-    place = (data.fingerprint, *data.shape, data.binarize, str(data.val_size), data.split_seed, str(data.classes))
+    place = (
+        data.fingerprint,
+        *data.shape,
+        getattr(data, "binarize", "none"),
+        str(data.val_size),
+        data.split_seed,
+        str(data.classes),
+    )
     return f"{randomness.key(*place):016x}"
 
 

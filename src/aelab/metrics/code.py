@@ -24,7 +24,7 @@ class Code:
     - `unit/I/mean`, `unit/I/std`: mean and deviation of unit I over images;
     - `unit/I/kl`: KL(q(z_I | x) || N(0, 1)) of a variational code in nats, averaged over images.
 
-    A map has no `jacobian` and no `unit/…`, because its entries are chosen from a codebook.
+    A map has no `jacobian` and no `unit/…`, because its entries are chosen from a codebook. Tokens have no `jacobian`.
     """
 
     jacobian_images: int
@@ -49,7 +49,8 @@ class Code:
             result["saturation"] = float(((z < 0.05) | (z > 0.95)).double().mean())
         if len(trained.model.code_shape) > 1:
             return result
-        result["jacobian"] = self.jacobian(trained)
+        if trained.data.domain != "tokens":
+            result["jacobian"] = self.jacobian(trained)
         units = {"mean": z.mean(0), "std": z.std(0)}
         if hasattr(trained.model, "posterior"):
             units["kl"] = _kl(trained)
@@ -64,7 +65,7 @@ class Code:
         """
         total, images = 0.0, 0
         for batch in trained.batches("test", NoNoise(), self.jacobian_images):
-            x = batch.x.clone().requires_grad_()
+            x = batch.seen.clone().requires_grad_()
             for unit in trained.model.encode(x, batch.y).sum(0):
                 (gradient,) = torch.autograd.grad(unit, x, retain_graph=True)
                 total += float(gradient.double().square().sum())

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torchmetrics.image.fid import FrechetInceptionDistance
 
+from aelab.composition.needs import needs
 from aelab.composition.trained import Trained
 from aelab.errors import Unsupported, UserError
 from aelab.metrics.classifier import classifier, features
@@ -48,6 +49,7 @@ class Generation:
     inception: bool | None
     samplers: Mapping[str, Sampler | None]
 
+    @needs("images", "labels")
     @torch.no_grad()
     def __call__(self, trained: Trained) -> dict[str, float]:
         net, device = classifier(trained), trained.device

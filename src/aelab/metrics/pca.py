@@ -13,18 +13,22 @@ IMAGES = 60_000  # at most this many training images, drawn at random
 
 
 class PCA:
-    """Projects images (B, C, H, W) on the first `dimensions` principal components. The result may leave [0, 1]."""
+    """Projects data (B, C, *sizes) on the first `dimensions` principal components. The result may leave [0, 1].
+
+    What is missing is 0.
+    """
 
     def __init__(self, x: Tensor, dimensions: int) -> None:
-        """Fit the components to training images `x` (N, C, H, W)."""
-        flat = x.flatten(1).numpy()
+        """Fit the components to training data `x` (N, C, *sizes)."""
+        flat = x.flatten(1).nan_to_num(0).numpy()
         self.fitted = sklearn.decomposition.PCA(min(dimensions, *flat.shape), random_state=0).fit(flat)
 
     @classmethod
     def of(cls, trained: Trained) -> Self:
-        """Return the PCA of clean training images, with as many components as a code of the model has numbers."""
+        """Return the PCA of clean training data, with as many components as a code of the model has numbers."""
         return cls(trained.images("train", IMAGES)[0], trained.codes("test")[0].shape[1])
 
     def __call__(self, x: Tensor) -> Tensor:
-        projected = self.fitted.inverse_transform(self.fitted.transform(x.flatten(1).cpu().numpy()))
+        flat = x.flatten(1).nan_to_num(0).cpu().numpy()
+        projected = self.fitted.inverse_transform(self.fitted.transform(flat))
         return torch.from_numpy(np.asarray(projected, dtype=np.float32)).view_as(x).to(x.device)

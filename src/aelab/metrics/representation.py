@@ -15,8 +15,8 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from aelab import randomness
+from aelab.composition.needs import needs
 from aelab.composition.trained import Trained
-from aelab.errors import Unsupported
 
 Array = NDArray[np.float32]
 
@@ -25,8 +25,8 @@ Array = NDArray[np.float32]
 class Representation:
     """Accuracy of simple predictors of the label. Keys are NAME/FEATURES.
 
-    FEATURES is `codes`, the codes of clean images; `pca`, as many principal components; or `pixels`, the raw pixels.
-    NAME is
+    FEATURES is `codes`, the codes of clean data; `pca`, as many principal components; or `pixels`, the raw numbers. Of
+    tokens there are `codes` only. NAME is
 
     - `linear_probe`: logistic regression on standardised features;
     - `probe_of_N`: the same, with N labels per class, for each N of `few_labels`;
@@ -44,18 +44,15 @@ class Representation:
     few_labels: Sequence[int]
     neighbours: int
 
+    @needs("labels")
     def __call__(self, trained: Trained) -> dict[str, float]:
-        if len(trained.images("train", self.images)[1].unique()) < 2:
-            raise Unsupported("the training images are of one class, so a probe has nothing to predict")
         (x, y), (x_test, y_test) = trained.images("train", self.images), trained.images("test")
         (z, _), (z_test, _) = trained.codes("train", self.images), trained.codes("test")
-        pixels, pixels_test = x.flatten(1).numpy(), x_test.flatten(1).numpy()
-        pca = sklearn.decomposition.PCA(min(z.shape[1], *pixels.shape), random_state=0).fit(pixels)
-        features = {
-            "codes": (z.numpy(), z_test.numpy()),
-            "pca": (pca.transform(pixels), pca.transform(pixels_test)),
-            "pixels": (pixels, pixels_test),
-        }
+        features = {"codes": (z.numpy(), z_test.numpy())}
+        if trained.data.domain != "tokens":
+            pixels, pixels_test = (a.flatten(1).nan_to_num(0).numpy() for a in (x, x_test))
+            pca = sklearn.decomposition.PCA(min(z.shape[1], *pixels.shape), random_state=0).fit(pixels)
+            features |= {"pca": (pca.transform(pixels), pca.transform(pixels_test)), "pixels": (pixels, pixels_test)}
         return {
             f"{name}/{what}": value
             for what, (train, test) in features.items()

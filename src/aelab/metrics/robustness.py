@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from scipy.ndimage import median_filter
 from torch import Tensor
 
+from aelab.composition.needs import needs
 from aelab.composition.trained import Trained
 from aelab.data.errors import errors
 from aelab.metrics.pca import PCA
@@ -42,6 +43,7 @@ class Robustness:
     images: int
     noises: Mapping[str, Mapping[str, Any]]
 
+    @needs("images")
     @torch.no_grad()
     def __call__(self, trained: Trained) -> dict[str, float]:
         denoisers: dict[str, Denoiser] = {"pca": PCA.of(trained), "median": _median, **_of_scikit_image()}

@@ -172,6 +172,7 @@ class Autoencoder(Objective):
             wants = "a vector: net=mlp, or any other than spatial" if net.code_sizes else "a map: net=spatial"
             raise UserError(f"the code of {type(self).__name__} is {wants}")
         self.latent_dim = latent_dim
+        self.autoregressive = net.autoregressive
         self.code_shape = (latent_dim, *net.code_sizes)
         self.reconstruction = reconstruction
 
@@ -188,9 +189,9 @@ class Autoencoder(Objective):
     def out(self, z: Tensor, y: Tensor | None = None, x: Tensor | None = None) -> Tensor:
         """Return what the reconstruction term reads, for codes (B, *code_shape).
 
-        `x` is the clean data that a decoder with teacher forcing is shown in training.
+        `x` is the clean data that a decoder with teacher forcing is shown. Without it the decoder generates.
         """
-        out: Tensor = self.decoder(z)
+        out: Tensor = self.decoder(z, x) if self.autoregressive else self.decoder(z)
         return out
 
     def decode(self, z: Tensor, y: Tensor | None = None) -> Tensor:

@@ -43,8 +43,7 @@ class CVAE(Variational):
         return mu, logvar
 
     def out(self, z: Tensor, y: Tensor | None = None, x: Tensor | None = None) -> Tensor:
-        out: Tensor = self.decoder(torch.cat([z, F.one_hot(self.known(y), self.num_classes).to(z)], dim=1))
-        return out
+        return super().out(torch.cat([z, F.one_hot(self.known(y), self.num_classes).to(z)], dim=1), x=x)
 
     def loss(self, batch: Batch) -> Terms:
         mu, logvar = self.posterior(batch.seen, batch.y)

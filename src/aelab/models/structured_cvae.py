@@ -44,7 +44,7 @@ class StructuredCVAE(Autoencoder):
         m, v = self.prior(batch.seen, batch.hidden, g)
         mu, logvar = self.recognition(x).chunk(2, dim=1)
         z = mu + (logvar / 2).exp() * torch.randn_like(mu)
-        reconstruction = (hidden * self.elements(self.decoder(z), x)).flatten(1).sum(1).mean()
+        reconstruction = (hidden * self.elements(self.out(z, x=x), x)).flatten(1).sum(1).mean()
         divergence = kl(mu, logvar, (m, v)).mean()
         guess = (hidden * self.elements(g, x)).flatten(1).sum(1).mean()
         bound = reconstruction + divergence

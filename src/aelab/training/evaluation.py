@@ -45,7 +45,7 @@ def evaluate(
     status = run.manifest.get("status", "unfinished")
     if status != "done":
         log.warning("the run is %s: these are the numbers of what it saved so far", status)
-    data = build.data(run.config_at(root))
+    data = build.restore(build.data(run.config_at(root)), run, checkpoint)
     data.setup()
     place = Place.of(run, data, checkpoint)
     metrics = losses(run, data, splits, checkpoint)

@@ -1,0 +1,52 @@
+"""What a metric group or a figure needs of a trained model and its data, and the sentence that explains a refusal."""
+
+import functools
+from collections.abc import Callable
+from typing import Any, TypeVar, cast
+
+from aelab.composition.trained import Trained
+from aelab.errors import Unsupported
+
+Needs = tuple[Callable[[Trained], bool], str]
+_Function = TypeVar("_Function", bound=Callable[..., Any])
+
+TABLE: dict[str, Needs] = {
+    "images": (
+        lambda trained: len(trained.data.shape) == 3 and trained.data.domain == "unit",
+        "it is of images, and these data are none",
+    ),
+    "numbers": (
+        lambda trained: trained.data.domain != "tokens",
+        "it is of numbers, and these data are tokens",
+    ),
+    "labels": (
+        lambda trained: len(trained.data.splits["train"][1].unique(dim=0)) > 1 and bool(trained.data.num_classes),
+        "it needs labels of two classes or more",
+    ),
+    "vector": (
+        lambda trained: len(trained.model.code_shape) == 1 and trained.model.latent_dim > 1,
+        "it needs a code that is a vector of two units or more",
+    ),
+    "pair": (
+        lambda trained: trained.data.size("test") > 1,
+        "it needs two test data or more",
+    ),
+}
+
+
+def needs(*names: str) -> Callable[[_Function], _Function]:
+    """Decorate a figure f(trained, run), or the `__call__` of a metric group. What is not met raises Unsupported."""
+
+    def decorate(function: _Function) -> _Function:
+        @functools.wraps(function)
+        def checked(*arguments: Any, **more: Any) -> Any:
+            trained = next(one for one in arguments if isinstance(one, Trained))
+            for name in names:
+                met, sentence = TABLE[name]
+                if not met(trained):
+                    raise Unsupported(sentence)
+            return function(*arguments, **more)
+
+        return cast(_Function, checked)
+
+    return decorate
