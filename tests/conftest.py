@@ -42,6 +42,13 @@ def names(group: str) -> list[str]:
     return sorted(stem for stem in stems if stem != "core" and not stem.startswith("base"))
 
 
+def of_source(name: str) -> list[str]:
+    """Return the words that choose a source of data, with a root and a shape if it would read them from a file."""
+    text = (configs() / "data" / f"{name}.yaml").read_text()
+    root = [f"data.root={name}"] if "root: null" in text else []
+    return [f"data={name}", *root, *(["data.shape=[1,8,8]"] if "shape_of" in text else [])]
+
+
 @functools.cache
 def _composed(verb: str, overrides: tuple[str, ...]) -> tuple[DictConfig, dict]:
     return composing.compose(verb, overrides)

@@ -6,7 +6,7 @@ import pickle
 import numpy as np
 import pytest
 import torch
-from conftest import compose, data, names, write_idx
+from conftest import compose, data, names, of_source, write_idx
 from PIL import Image
 from sklearn.datasets import load_digits
 from torchvision.datasets import cifar
@@ -160,9 +160,9 @@ def test_fit_pads_turns_grey_and_refuses():
 
 @pytest.mark.parametrize("name", sorted(set(names("data")) - {"codes"}))  # codes need a run
 def test_every_source_declares_a_shape_and_its_classes(name):
-
-    config, _ = compose("train", [f"data={name}"])
-    assert len(config.data.shape) == 3
+    config, _ = compose("train", of_source(name))
+    assert 1 <= len(config.data.shape) <= 4
+    assert config.data.domain in ("unit", "real", "tokens")
     assert config.net.shape == config.data.shape
 
 

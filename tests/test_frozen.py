@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from conftest import Probe, compose, names, trained
+from conftest import Probe, compose, names, of_source, trained
 from hydra.utils import get_object
 
 from aelab.composition import build
@@ -51,7 +51,7 @@ def recorded() -> dict[str, dict]:
     lines = [[f"{group}={name}"] for group in ("net", "noise", "reconstruction", "optimizer", "scheduler", "trainer")
              for name in names(group)]  # fmt: skip
     lines += [[f"model={name}"] for name in names("model")]
-    lines += [[f"data={name}"] for name in names("data") if name != "codes"]
+    lines += [of_source(name) for name in names("data") if name != "codes"]
     lines += [[f"+schedule@model.beta={name}"] for name in names("schedule")]
     for group in ("callbacks", "logger", "metrics"):
         lines += [[f"{group}=[{','.join(set(names(group)) - {'core'})}]"]]

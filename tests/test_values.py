@@ -7,7 +7,7 @@ from typing import Any, Literal
 import pytest
 import torch
 import yaml
-from conftest import compose, names
+from conftest import compose, names, of_source
 from hydra.utils import get_object
 
 from aelab.composition import values
@@ -80,7 +80,7 @@ def test_a_wrong_value_of_any_key_is_noticed(choice):
 
     A plain value is replaced by a list of a mapping, and a list by a word. The configs pass as they are.
     """
-    plain = yaml.safe_load(frozen.freeze(compose("train", [choice])[0]))
+    plain = yaml.safe_load(frozen.freeze(compose("train", of_source(choice[5:]) if choice.startswith("data=") else [choice])[0]))
     group = choice.partition("=")[0]
     checked = 0
     for key, part in parts({group: plain[group]}, ""):

@@ -60,7 +60,7 @@ class Trained:
         labels = self.images("test")[1]
         if unknown := [index for index in self.shown or [] if not 0 <= index < len(labels)]:
             raise UserError(
-                f"images={self.shown}: there is no test datum {unknown[0]} (they are 0 … {len(labels) - 1})"
+                f"images={self.shown}: there is no test image {unknown[0]} (they are 0 … {len(labels) - 1})"
             )
         chosen = torch.tensor(self.shown or evenly(labels, n)).sort().values
         parts: list[list[Any]] = []
