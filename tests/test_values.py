@@ -80,7 +80,9 @@ def test_a_wrong_value_of_any_key_is_noticed(choice):
 
     A plain value is replaced by a list of a mapping, and a list by a word. The configs pass as they are.
     """
-    plain = yaml.safe_load(frozen.freeze(compose("train", of_source(choice[5:]) if choice.startswith("data=") else [choice])[0]))
+    plain = yaml.safe_load(
+        frozen.freeze(compose("train", of_source(choice[5:]) if choice.startswith("data=") else [choice])[0])
+    )
     group = choice.partition("=")[0]
     checked = 0
     for key, part in parts({group: plain[group]}, ""):

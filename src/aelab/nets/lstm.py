@@ -2,7 +2,12 @@
 image, the frames or slices of a volume.
 
 Hochreiter & Schmidhuber, Long short-term memory, 1997; sequence autoencoders of Srivastava et al., 2015. The cells
-run in a loop, because torch's fused LSTM cannot be differentiated twice.
+run in a loop, because cuDNN's LSTM cannot be differentiated twice.
+
+A decoder that sees the code alone must count its steps, and for a hundred of them it learns only the average. So a
+learned vector tells it where it is, and both read and write `patch_size` steps at once. On ECG5000 (140 steps, code of
+8, 20 epochs) the squared error of normal test beats is 66.0 without both, 23.9 with the vectors, and 13.9 with both;
+that of the mean is 68.3.
 """
 
 import math
@@ -11,6 +16,7 @@ from itertools import pairwise
 from typing import ClassVar
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from aelab.nets.base import Net, joined
@@ -35,16 +41,20 @@ class Cells(nn.Module):
 class Encoder(nn.Module):
     """Maps data (B, C, *sizes) to (B, out_dim). A linear layer reads the hidden vector of the last layer and step."""
 
-    def __init__(self, step: int, hidden_dim: int, layers: int, out_dim: int) -> None:
+    def __init__(self, recipe: "LSTM", out_dim: int, extra: int) -> None:
         super().__init__()
-        self.cells, self.hidden_dim = Cells(step, hidden_dim, layers), hidden_dim
-        self.code = nn.Linear(hidden_dim, out_dim)
+        self.patch_size, self.hidden_dim = recipe.patch_size, recipe.hidden_dim
+        width = recipe.patch_size * (recipe.shape[0] + extra) * math.prod(recipe.shape[2:])
+        self.cells = Cells(width, recipe.hidden_dim, recipe.layers)
+        self.code = nn.Linear(recipe.hidden_dim, out_dim)
 
     def forward(self, x: Tensor, *extra: Tensor) -> Tensor:
         x = joined(x, *extra)
         zero = x.new_zeros(x.shape[0], self.hidden_dim)
         state = [(zero, zero) for _ in self.cells.cells]
-        for step in x.transpose(1, 2).flatten(2).unbind(1):
+        steps = x.transpose(1, 2).flatten(2)
+        steps = F.pad(steps, (0, 0, 0, -steps.shape[1] % self.patch_size))
+        for step in steps.reshape(steps.shape[0], -1, self.patch_size * steps.shape[2]).unbind(1):
             state = self.cells(step, state)
         code: Tensor = self.code(state[-1][0])
         return code
@@ -53,22 +63,26 @@ class Encoder(nn.Module):
 class Decoder(nn.Module):
     """Maps codes (B, in_dim) to (B, C, *sizes). The code sets the first state, and is the input of every step."""
 
-    def __init__(self, shape: tuple[int, ...], hidden_dim: int, layers: int, in_dim: int) -> None:
+    def __init__(self, recipe: "LSTM", in_dim: int, maps: int) -> None:
         super().__init__()
-        self.shape = shape
-        self.start = nn.Linear(in_dim, layers * hidden_dim)
-        self.cells = Cells(in_dim, hidden_dim, layers)
-        self.row = nn.Linear(hidden_dim, shape[0] * math.prod(shape[2:]))
+        channels, self.length, *self.sizes = recipe.shape
+        self.channels, self.patch_size = maps * channels, recipe.patch_size
+        self.start = nn.Linear(in_dim, recipe.layers * recipe.hidden_dim)
+        self.steps = -(-self.length // recipe.patch_size)
+        self.positions = nn.Parameter(torch.randn(self.steps, recipe.positions)) if recipe.positions else None
+        self.cells = Cells(in_dim + recipe.positions, recipe.hidden_dim, recipe.layers)
+        self.row = nn.Linear(recipe.hidden_dim, recipe.patch_size * self.channels * math.prod(self.sizes))
 
     def forward(self, z: Tensor) -> Tensor:
-        channels, steps, *sizes = self.shape
         state = [(hidden.tanh(), torch.zeros_like(hidden)) for hidden in self.start(z).chunk(len(self.cells.cells), 1)]
         rows = []
-        for _ in range(steps):
-            state = self.cells(z, state)
+        for step in range(self.steps):
+            where = [] if self.positions is None else [self.positions[step].expand(z.shape[0], -1)]
+            state = self.cells(torch.cat([z, *where], 1), state)
             rows.append(state[-1][0])
         out: Tensor = self.row(torch.stack(rows, 1))
-        return out.view(-1, steps, channels, *sizes).transpose(1, 2)
+        out = out.reshape(z.shape[0], self.steps * self.patch_size, self.channels, *self.sizes)[:, : self.length]
+        return out.transpose(1, 2)
 
 
 @dataclass(frozen=True)
@@ -80,10 +94,17 @@ class LSTM(Net):
     shape: tuple[int, ...]
     hidden_dim: int
     layers: int
+    patch_size: int
+    """Steps that are read and written at once."""
+    positions: int
+    """Length of the learned vector that tells the decoder its step. 0: none."""
+
+    def __post_init__(self) -> None:
+        if self.patch_size < 1:
+            raise ValueError(f"net.patch_size is a number of steps of at least 1, got {self.patch_size}")
 
     def encoder(self, out_dim: int, extra: int = 0) -> nn.Module:
-        return Encoder((self.shape[0] + extra) * math.prod(self.shape[2:]), self.hidden_dim, self.layers, out_dim)
+        return Encoder(self, out_dim, extra)
 
     def decoder(self, in_dim: int, maps: int) -> nn.Module:
-        channels, *sizes = self.shape
-        return Decoder((maps * channels, *sizes), self.hidden_dim, self.layers, in_dim)
+        return Decoder(self, in_dim, maps)

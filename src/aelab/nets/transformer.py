@@ -3,6 +3,10 @@
 A learned token collects the code, as in Dosovitskiy et al., An image is worth 16x16 words, 2021. In the decoder every
 patch has a learned query, to which the code is added. If `patch_size` does not divide a size, data are padded, and the
 output is cropped.
+
+Positions and queries begin with deviation 1. With 0.02, the usual value of vision transformers, all queries are nearly
+one vector at first, and a decoder of 128 steps stays at the mean for many epochs: on ECG5000 (code of 8, 20 epochs) the
+squared error of normal test beats is 28.1, and with deviation 1 it is 9.0; that of the mean is 68.3.
 """
 
 import math
@@ -42,7 +46,7 @@ class Encoder(nn.Module):
         super().__init__()
         self.patch_size = recipe.patch_size
         self.embed = nn.Linear((recipe.shape[0] + extra) * recipe.values, recipe.dim)
-        self.positions = nn.Parameter(0.02 * torch.randn(1, 1 + math.prod(recipe.counts), recipe.dim))
+        self.positions = nn.Parameter(torch.randn(1, 1 + math.prod(recipe.counts), recipe.dim))
         self.blocks = nn.Sequential(*(Block(recipe.dim, recipe.heads) for _ in range(recipe.depth)))
         self.code = nn.Sequential(nn.LayerNorm(recipe.dim), nn.Linear(recipe.dim, out_dim))
 
@@ -61,7 +65,7 @@ class Decoder(nn.Module):
         super().__init__()
         self.recipe = recipe
         self.start = nn.Linear(in_dim, recipe.dim)
-        self.queries = nn.Parameter(0.02 * torch.randn(1, math.prod(recipe.counts), recipe.dim))
+        self.queries = nn.Parameter(torch.randn(1, math.prod(recipe.counts), recipe.dim))
         self.blocks = nn.Sequential(*(Block(recipe.dim, recipe.heads) for _ in range(recipe.depth)))
         values = maps * recipe.shape[0] * recipe.values
         self.patch = nn.Sequential(nn.LayerNorm(recipe.dim), nn.Linear(recipe.dim, values))

@@ -138,6 +138,13 @@ def _domain(part: Part, root: Part) -> None:
         part["link"] = "sigmoid"
 
 
+@change(3)
+def _lstm(part: Part, root: Part) -> None:
+    """The LSTM read single steps, and its decoder did not know where it was."""
+    if part["_target_"] == "aelab.nets.lstm.LSTM":
+        part |= {"patch_size": 1, "positions": 0}
+
+
 def word_today(word: str) -> str:
     """Return a word of the command line, `key=value`, as it is written in this version."""
     mark, key, value = re.fullmatch(r"([+~]*)([^=]*)(=.*)?", word, re.DOTALL).groups("")  # type: ignore[union-attr]
