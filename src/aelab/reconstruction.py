@@ -339,11 +339,11 @@ class MSE_SSIM:
 
 
 def ssim(image: Tensor, x: Tensor, sigma: float) -> Tensor:
-    """Return the structural similarity (B,) of images (B, C, H, W) in [0, 1] to images `x`.
+    """Return the structural similarity (B,) of images or volumes (B, C, *sizes) in [0, 1] to `x`.
 
     The window has deviation `sigma` in pixels, or less if it would not fit into the image.
     """
-    margin = (min(x.shape[-2:]) - 1) // 2  # pixels on each side of the window's centre, int(3.5 sigma + 0.5)
+    margin = (min(x.shape[2:]) - 1) // 2  # pixels on each side of the window's centre, int(3.5 sigma + 0.5)
     fitting = min(sigma, (margin + 0.4) / 3.5)
     similarity = structural_similarity_index_measure(image, x, sigma=fitting, data_range=1.0, reduction="none")
     assert isinstance(similarity, Tensor)

@@ -47,11 +47,10 @@ def autoencoder(config: DictConfig, trust: Sequence[str], of: DictConfig | None 
     """
     net, reconstruction = build(config.net, trust), build(config.reconstruction, trust)
     if of is not None:
+        fits.check("model", get_class(config.model._target_), tuple(of.shape), of.domain)
         fits.check("net", net, tuple(of.shape), of.domain)
         fits.check("reconstruction", reconstruction, tuple(of.shape), of.domain)
     built: Autoencoder = build(config.model, trust, net=net, reconstruction=reconstruction)
-    if of is not None:
-        fits.check("model", built, tuple(of.shape), of.domain)
     return built
 
 

@@ -14,14 +14,18 @@ DOMAINS = {"unit": "numbers in [0, 1]", "real": "real numbers", "tokens": "token
 
 
 def check(group: str, part: Any, shape: tuple[int, ...], domain: str) -> None:
-    """Raise UserError if a part of `group` does not take data of this shape and domain. The line says which do."""
+    """Raise UserError if a part of `group`, or its class, does not take data of this shape and domain.
+
+    The line says which do.
+    """
     rank = len(shape) - 1
     if rank > 3:
         raise UserError(f"data.shape={list(shape)} has {rank} sizes: it must have one channel axis and 0 to 3 sizes")
     kinds, domains = getattr(part, "ranks", range(4)), getattr(part, "domains", tuple(DOMAINS))
     if domain in domains and rank in kinds:
         return
-    name = next((name for name, kind in _choices(group) if kind is type(part)), type(part).__name__)
+    own = part if isinstance(part, type) else type(part)
+    name = next((name for name, kind in _choices(group) if kind is own), own.__name__)
     if domain not in domains:
         wants, are = " and ".join(DOMAINS[one] for one in domains), DOMAINS[domain]
     else:

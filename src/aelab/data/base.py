@@ -56,8 +56,11 @@ class DataModule(LightningDataModule):
         self.splits: dict[Split, tuple[Items, Tensor, Tensor]] = {}  # data, labels, indices
         self.fingerprint = ""
         self.missing = False  # whether numbers are missing
+        self.in_time = False  # whether the test split is one stretch of time, window after window
         self.class_names: list[str] = []
         """The name of each label. A source without names leaves it empty, and the labels are the names."""
+        self.channels: list[str] = []
+        """The name of each channel or column, if they have names."""
         if min(self.batch_size, self.eval_batch_size) < 1:
             raise ValueError("data.batch_size and data.eval_batch_size must be at least 1")
 

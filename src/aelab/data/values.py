@@ -83,7 +83,8 @@ class Values(DataModule):
             raise UserError(f"{self.root} holds no data")
         if self.num_classes is None and not stored.labels.is_floating_point():
             self.num_classes = int(stored.labels.max()) + 1
-        self.class_names = list(stored.classes)
+        self.class_names, self.channels = list(stored.classes), list(stored.channels)
+        self.in_time = stored.gap is not None and len(self.shape) == 2
         train, val, test = self._cut(stored)
         self.check(stored)
         self.splits = {
@@ -160,7 +161,7 @@ class Values(DataModule):
             facts: dict[str, Any] = {"classes": [], "images": images}
         else:
             facts = super().facts()
-        return facts | ({"channels": list(self._stored.channels)} if self._stored.channels else {})
+        return facts | ({"channels": self.channels} if self.channels else {})
 
     def _cut(self, stored: Stored) -> tuple[Tensor, Tensor, Tensor]:
         """Return the indices of the training, validation and test split."""
