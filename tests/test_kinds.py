@@ -171,12 +171,12 @@ def test_pictures_are_pictures(kind):
 
 def test_a_line_is_drawn_where_its_values_are():
     x = torch.linspace(0, 1, 100).view(1, 1, 100)
-    dark = draw(x, "unit")[0].mean(0) < 0.9  # (h, w)
+    dark = draw(x, "unit")[0, :, 1:-1, 1:-1].mean(0) < 0.8  # (h, w), without the frame
     rows = torch.arange(dark.shape[0])[:, None].float()
     centre = (rows * dark).sum(0) / dark.sum(0)
     assert (centre.diff() <= 0).all(), "a rising signal rises"
-    assert centre[0] > 40
-    assert centre[-1] < 4
+    assert centre[0] > 55
+    assert centre[-1] < 5
 
 
 def test_texts_are_what_was_read(tmp_path):

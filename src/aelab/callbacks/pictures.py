@@ -48,7 +48,7 @@ class Pictures(Callback):
             return
         data: Any = trainer.datamodule  # type: ignore[attr-defined]
         first = batch.map(lambda t: t[: self.images])
-        seen = [] if torch.equal(first.seen, first.x) else [first.seen]
+        seen = [] if torch.equal(first.seen, first.x.nan_to_num(0)) else [first.seen]
         rows = [data.pictures(images) for images in (first.x, *seen, pl_module.reconstruct(first))]
         show(trainer, self.folder, "progress", grid(torch.cat(rows), len(rows[0])))
         if (texts := data.said(first.x)) is not None:

@@ -26,7 +26,7 @@ def main(config: "DictConfig") -> None:
         from omegaconf import open_dict
 
         from aelab.composition.instantiate import build
-        from aelab.training.prediction import files, known, predict
+        from aelab.training.prediction import known, predict, unknown
 
         output = Path(config.output)
         if not 0 < config.quantile < 1:
@@ -41,7 +41,7 @@ def main(config: "DictConfig") -> None:
                 "data.root is missing: type data.root=FOLDER with files, or a known source such as data=mnist"
             )
         else:
-            source = files(run, config.data.root, output, config.data.resize)
+            source = unknown(run, config.data.root, output, config.data.resize, config.checkpoint)
         scores, broken = predict(
             run,
             output,

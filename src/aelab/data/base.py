@@ -6,13 +6,16 @@ A source supplies `read`. This file cuts validation from the official training s
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import torch
 from lightning import LightningDataModule
 from torch import Generator, Tensor
 
 from aelab import randomness
+from aelab.atomic import replacing
 from aelab.data.drawing import draw
 from aelab.data.errors import errors
 from aelab.data.loader import Items, Loader, Order, Split, as_floats
@@ -83,6 +86,22 @@ class DataModule(LightningDataModule):
     def pictures(self, x: Tensor) -> Tensor:
         """Return data (N, C, *sizes) as pictures (N, 3, h, w) in [0, 1]."""
         return draw(x, self.domain)
+
+    def new(self, root: str) -> tuple[list[str], list[str], Items]:
+        """Return names and classes of new data in `root`, and the data as they are stored.
+
+        They are read as the run's own. The class is the empty word where none is known.
+        """
+        raise UserError(f"{type(self).__name__} reads no data of a user: type a known source, such as data=mnist")
+
+    def restored(self, x: Tensor) -> Tensor:
+        """Return data (N, C, *sizes) in the units in which they were stored, the inverse of `target`."""
+        return x
+
+    def write(self, folder: Path, names: Sequence[str], x: Tensor) -> None:
+        """Write reconstructions (N, C, *sizes) as `reconstructions.npy`, in the units in which data are stored."""
+        with replacing(folder / "reconstructions.npy") as file:
+            np.save(file, self.restored(x).numpy())
 
     def said(self, x: Tensor) -> list[str] | None:
         """Return data as texts. None for data that are none."""

@@ -3,12 +3,17 @@
 A row is a datum, and a column a number of it. Files are .csv, .tsv, .parquet, or .mat with X and y.
 """
 
+import csv
+import io
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
+from torch import Tensor
 
+from aelab.atomic import write_text
 from aelab.data.labels import as_labels
 from aelab.data.table_files import read
 from aelab.data.values import Stored, Values
@@ -23,8 +28,16 @@ class Table(Values):
     test: str | None
     """A file with the rows of the test split. None: they are cut from `root`."""
 
+    def write(self, folder: Path, names: Sequence[str], x: Tensor) -> None:
+        text = io.StringIO()
+        table = csv.writer(text, lineterminator="\n")
+        table.writerow(["name", *self.channels])
+        table.writerows([name, *row] for name, row in zip(names, self.restored(x).tolist(), strict=True))
+        write_text(folder / "reconstructions.csv", text.getvalue())
+
     def stored(self, root: str, new: bool = False) -> Stored:
-        table = read(root, self.columns, self.label, new)
+        # New tables may have their columns in another order.
+        table = read(root, self.channels if new and self.channels else self.columns, self.label, new)
         numbers, labels, own = table.numbers, table.labels, None
         if self.test is not None and not new:
             other = read(self.test, table.names, self.label)

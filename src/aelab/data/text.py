@@ -6,15 +6,19 @@ A text is a row of ids (1, max_length): its bytes or words, the end, and padding
 import hashlib
 import logging
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 import torch
 from sklearn.model_selection import train_test_split
 from torch import Tensor
 
+from aelab.atomic import write_text
 from aelab.data.base import DataModule
 from aelab.data.drawing import written
+from aelab.data.loader import Items
 from aelab.data.text_files import read, words
 from aelab.errors import UserError
 from aelab.tokens import END, MASK, PADDING, SPECIAL, UNKNOWN
@@ -106,6 +110,13 @@ class Text(DataModule):
 
     def pictures(self, x: Tensor) -> Tensor:
         return written(self.said(x))
+
+    def new(self, root: str) -> tuple[list[str], list[str], Items]:
+        texts, names, _ = read(root)
+        return names, [""] * len(names), self.ids(texts)
+
+    def write(self, folder: Path, names: Sequence[str], x: Tensor) -> None:
+        write_text(folder / "reconstructions.txt", "\n".join(self.said(x)) + "\n")
 
     def state_dict(self) -> dict[str, Any]:
         """The vocabulary, which a trained model needs. It lies in the checkpoint."""

@@ -12,7 +12,7 @@ from sklearn.model_selection import GroupShuffleSplit, train_test_split
 from torch import Generator, Tensor
 
 from aelab.data.base import DataModule
-from aelab.data.loader import as_floats
+from aelab.data.loader import Items, as_floats
 from aelab.errors import UserError
 
 ROWS = 4096  # data that are looked at together, so that an array on disk is never read as a whole
@@ -70,6 +70,13 @@ class Values(DataModule):
     def stored(self, root: str, new: bool = False) -> Stored:
         """Read what lies in `root`. `new`: data to predict, of which labels may be absent."""
         raise NotImplementedError
+
+    def new(self, root: str) -> tuple[list[str], list[str], Items]:
+        stored = self.stored(root, new=True)
+        self.check(stored)
+        names = list(stored.names) or [str(row) for row in range(1, len(stored.items) + 1)]
+        classes = [stored.classes[y] for y in stored.labels.tolist()] if stored.classes else [""] * len(names)
+        return names, classes, stored.items
 
     @cached_property
     def _stored(self) -> Stored:
@@ -143,17 +150,18 @@ class Values(DataModule):
         return x if self.mean is None or self.deviation is None else (x - self.mean) / self.deviation
 
     def restored(self, x: Tensor) -> Tensor:
-        """Return data (N, C, *sizes) in the units in which they were stored, the inverse of `target`."""
         if self.mean is None or self.deviation is None:
             return x
         return x * self.deviation.to(x.device) + self.mean.to(x.device)
 
     def state_dict(self) -> dict[str, Any]:
         """What a trained model needs of its training data. It lies in the checkpoint."""
-        return {"mean": self.mean, "deviation": self.deviation, "median": self.median}
+        numbers = {"mean": self.mean, "deviation": self.deviation, "median": self.median}
+        return {**numbers, "channels": self.channels}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.mean, self.deviation, self.median = (state_dict[name] for name in ("mean", "deviation", "median"))
+        self.channels = list(state_dict["channels"])
 
     def facts(self) -> dict[str, Any]:
         if self._stored.labels.is_floating_point():

@@ -25,7 +25,7 @@ def reconstructions(trained: Trained, run: Run) -> Figure:
     batch = trained.examples(COLUMNS)
     image, pictures = trained.model.reconstruct(batch), trained.data.pictures
     rows = {"clean": pictures(batch.x), "seen": pictures(batch.seen), "reconstruction": pictures(image)}
-    if torch.equal(batch.seen, batch.x):
+    if torch.equal(batch.seen, batch.x.nan_to_num(0)):
         del rows["seen"]
     if trained.data.domain != "tokens":
         rows["error"] = _errors(image - batch.x, trained.data.domain)

@@ -72,28 +72,40 @@ def export(
         "model": run.manifest.get("choices", {}).get("model"),
         "encode": {"x": ["batch", *shape]} | ({"y": ["batch"]} if model.conditional else {}),
         "decode": {"z": ["batch", *model.code_shape]} | ({"y": ["batch"]} if model.conditional else {}),
-        "range": [0, 1],
-        "normalisation": "uint8 / 255",
+        **_units(run, checkpoint),
         "classes": classes,
     }
     if format == "safetensors":
         _save_weights(model, folder / "model.safetensors")
     else:
         for name, part, size in (("encode", Encode(model), shape), ("decode", Decode(model), model.code_shape)):
-            _save(part.eval(), name, list(size), len(classes) if model.conditional else 0, folder, format)
+            ids = int(run.config.data.vocabulary) if name == "encode" and run.config.data.domain == "tokens" else 0
+            _save(part.eval(), name, list(size), len(classes) if model.conditional else 0, ids, folder, format)
     write_text(folder / "export.json", json.dumps(about, indent=2) + "\n")
     return folder
 
 
-def _inputs(batch: int, size: list[int], classes: int) -> Inputs:
+def _units(run: Run, checkpoint: str) -> dict[str, Any]:
+    """Return what the numbers of a datum are, and how they are made of those that are stored."""
+    domain = run.config.data.domain
+    if domain == "unit":
+        return {"range": [0, 1], "normalisation": "uint8 / 255"}
+    kept = build.restore(build.data(run.config), run, checkpoint).state_dict()
+    plain = {name: value.flatten().tolist() if isinstance(value, Tensor) else value for name, value in kept.items()}
+    if domain == "tokens":
+        return {"range": "ids", "normalisation": "ids of data.level", "vocabulary": plain["known"]}
+    return {"range": "real", "normalisation": "(x - mean) / deviation of each channel"} | plain
+
+
+def _inputs(batch: int, size: list[int], classes: int, vocabulary: int = 0) -> Inputs:
     g = torch.Generator().manual_seed(batch)
-    x = torch.rand(batch, *size, generator=g)
+    x = torch.randint(vocabulary, (batch, *size), generator=g) if vocabulary else torch.rand(batch, *size, generator=g)
     return (x, torch.randint(classes, (batch,), generator=g)) if classes else (x,)
 
 
-def _save(part: nn.Module, name: str, size: list[int], classes: int, folder: Path, format: str) -> None:
+def _save(part: nn.Module, name: str, size: list[int], classes: int, ids: int, folder: Path, format: str) -> None:
     """Trace a part, write it, read it again and compare."""
-    inputs = _inputs(3, size, classes)
+    inputs = _inputs(3, size, classes, ids)
     dynamic = tuple({0: torch.export.Dim("batch", min=1)} for _ in inputs)
     path = folder / f"{name}.{'pt2' if format == 'torch_export' else 'onnx'}"
     with _quiet(), torch.no_grad():
@@ -115,13 +127,11 @@ def _save(part: nn.Module, name: str, size: list[int], classes: int, folder: Pat
             raise UserError(f"{name} cannot be exported as {format} ({reason}): type another format=…") from error
         run = _torch(path) if format == "torch_export" else _onnx(path)
         for batch in BATCHES:
-            inputs = _inputs(batch, size, classes)
+            inputs = _inputs(batch, size, classes, ids)
             difference = float((part(*inputs) - run(inputs)).abs().max())
             if not difference <= TOLERANCE:
                 path.unlink()
-                raise UserError(
-                    f"the {name} of {path.name} differs by {difference:.2g} from the model on {batch} images"
-                )
+                raise UserError(f"the {name} of {path.name} differs by {difference:.2g} from the model on {batch} data")
 
 
 def _torch(path: Path) -> Callable[[Inputs], Tensor]:

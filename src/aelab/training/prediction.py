@@ -25,7 +25,9 @@ from aelab import randomness
 from aelab.atomic import replacing, write_text
 from aelab.composition import build
 from aelab.composition.instantiate import build as instantiate
+from aelab.data.base import DataModule
 from aelab.data.image_files import Files, Unreadable
+from aelab.data.images import Images
 from aelab.data.layout import find
 from aelab.data.loader import Batch, Items
 from aelab.errors import UserError
@@ -62,7 +64,8 @@ def predict(
     """Write what is predicted into `output`. Return the scores, worst first, and what is wrong with unreadable files.
 
     - `codes.npz`: names, codes (N, D), and labels if there are any. A name in .csv or .parquet makes a table;
-    - `reconstructions/`: files of the same names, without loss. A name in .jpg becomes one in .png;
+    - `reconstructions/`: images of the same names, without loss. A name in .jpg becomes one in .png. Other data are in
+      one file: reconstructions.csv of a table, .txt of texts, .npy of all else;
     - `scores.csv`: name, score, threshold, anomaly, the greatest score first.
 
     What was done is kept in `.parts`. So the same call goes on where an earlier one was killed, and a later one
@@ -74,7 +77,8 @@ def predict(
     model = build.trained_autoencoder(run, checkpoint)
     device = build.device_of(run.config)
     model.to(device)
-    data = build.data(run.config)
+    data = build.restore(build.data(run.config), run, checkpoint)
+    pictures = isinstance(data, Images)
     if model.completes and isinstance(noise, NoNoise):
         raise UserError(f"{type(model).__name__} completes what is hidden: say what is, such as noise=quadrants")
     classes = run.manifest.get("dataset", {}).get("classes", [])
@@ -88,7 +92,7 @@ def predict(
     done = {name for part in _parts(output) for name in part["names"].tolist()}
     todo = [index for index, name in enumerate(source.names) if name not in done]
     size = run.config.data.eval_batch_size
-    targets, broken = _targets(source.names), []
+    targets, broken = _targets(source.names) if pictures else [], []
     chunks = [todo[i : i + size] for i in range(0, len(todo), size)]
     with ThreadPoolExecutor() as threads:
         for chunk in track(chunks, "predicting", console=Console(stderr=True), transient=True):
@@ -103,30 +107,41 @@ def predict(
             known = [classes.index(source.labels[i]) if source.labels[i] in classes else 0 for i in rows]
             # Draws follow from the first name of a batch. So a call that goes on draws what one that was not cut draws.
             randomness.seed(device, "predict", source.names[rows[0]])
-            seen, hidden = noise(x, g)
+            seen, hidden = noise(x.nan_to_num(0) if data.domain == "real" else x, g)
             z, shown, error = score(model, Batch(seen, x, torch.tensor(known, device=device), hidden), data.domain)
-            if "reconstructions" in what:
+            parts: dict[str, Any] = {"names": np.array([source.names[i] for i in rows]), "codes": z.numpy()}
+            parts["error"] = error.numpy()
+            if "reconstructions" in what and not pictures:
+                parts["shown"] = shown.numpy()
+            elif "reconstructions" in what:
                 jobs = ((output / "reconstructions" / targets[i], row) for i, row in zip(rows, shown, strict=True))
                 list(threads.map(lambda job: _save(*job), jobs))
-            names = np.array([source.names[i] for i in rows])
             number = len(list((output / ".parts").glob("*.npz")))
             with replacing(output / ".parts" / f"{number:06d}.npz") as file:
-                np.savez(file, names=names, codes=z.numpy(), error=error.numpy())
-    return _finish(output, source, what, codes, by, quantile, calibration), broken
+                np.savez(file, **parts)
+    return _finish(output, source, what, codes, by, quantile, calibration, data), broken
 
 
 def predict_files(
     folder: str | Path, root: str | Path, output: str | Path, trust: Sequence[str] = (), **more: Any
 ) -> list[tuple[str, float, float, bool]]:
-    """Predict all image files below `root` with the run in `folder`, as `ae predict` does, and return the scores.
+    """Predict all that lies in `root` with the run in `folder`, as `ae predict` does, and return the scores.
 
     `more` are the keywords of `predict`. Raises UserError for a file that cannot be read, after all others are written.
     """
     run = Run(folder, trust)
-    scores, broken = predict(run, output, files(run, str(root), Path(output)), **more)
+    scores, broken = predict(run, output, unknown(run, str(root), Path(output)), **more)
     if broken:
         raise UserError(f"{len(broken)} files could not be read. The first: {broken[0]}")
     return scores
+
+
+def unknown(run: Run, root: str, output: Path, resize: bool | None = None, checkpoint: str = "best") -> Source:
+    """Return new data of a user, read as the run read its own: image files below a folder, or a file of numbers."""
+    data = build.restore(build.data(run.config), run, checkpoint)
+    if isinstance(data, Images):
+        return files(run, root, output, resize)
+    return Source(*data.new(root))
 
 
 def files(run: Run, folder: str, output: Path, resize: bool | None = None) -> Source:
@@ -218,6 +233,7 @@ def _finish(
     by: str,
     quantile: float,
     calibration: Calibration | None,
+    data: DataModule,
 ) -> list[tuple[str, float, float, bool]]:
     """Join the parts, in the order of the source, and write the tables."""
     parts = _parts(output)
@@ -231,6 +247,8 @@ def _finish(
     labels = [source.labels[index] for index in there]
     if "codes" in what:
         _write_codes(output / codes, names, z, labels if any(labels) else None)
+    if "shown" in joined:
+        data.write(output, names, torch.from_numpy(joined["shown"][rows]))
     if calibration is None:
         return []
     values = joined["error"][rows] if by == "error" else distances(torch.from_numpy(z), calibration.centres)
