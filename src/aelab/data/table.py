@@ -21,6 +21,8 @@ from aelab.data.values import Stored, Values
 
 @dataclass(eq=False, kw_only=True)
 class Table(Values):
+    file: str | None
+    """The file below `root`, so that a sweep runs over several. None: `root` is the file."""
     columns: Sequence[str] | None
     """Names of the columns, or patterns such as `sensor_*`. None: all but the label."""
     label: str | None
@@ -37,7 +39,9 @@ class Table(Values):
 
     def stored(self, root: str, new: bool = False) -> Stored:
         # New tables may have their columns in another order.
-        table = read(root, self.channels if new and self.channels else self.columns, self.label, new)
+        table = read(
+            root, self.channels if new and self.channels else self.columns, self.label, new, None if new else self.file
+        )
         numbers, labels, own = table.numbers, table.labels, None
         if self.test is not None and not new:
             other = read(self.test, table.names, self.label)

@@ -24,22 +24,30 @@ class Table:
     """(N,), of words or numbers."""
 
 
-def shape(root: str, columns: Sequence[str] | None = None, label: str | None = None) -> list[int]:
+def shape(
+    root: str, columns: Sequence[str] | None = None, label: str | None = None, file: str | None = None
+) -> list[int]:
     """Return the shape (F,) of a row. Only headers are read."""
-    path = Path(root).expanduser()
+    path = Path(root, file or "").expanduser()
     if path.suffix == ".mat":
         return [_mat_columns(path, columns, label)]
     names = _parquet(path).schema.names if path.suffix == ".parquet" else _csv_head(path)[0]
     return [len(_chosen(path, names, columns, label))]
 
 
-def read(root: str, columns: Sequence[str] | None = None, label: str | None = None, new: bool = False) -> Table:
-    """Return the table.
+def read(
+    root: str,
+    columns: Sequence[str] | None = None,
+    label: str | None = None,
+    new: bool = False,
+    file: str | None = None,
+) -> Table:
+    """Return the table in `root`, or in a file below it.
 
     `columns` are names, or patterns such as `sensor_*`; None: all but the label. `new`: the label may be absent. Raises
     UserError for a column that does not exist, and with row and column for a text among numbers.
     """
-    path = Path(root).expanduser()
+    path = Path(root, file or "").expanduser()
     if path.suffix == ".mat":
         return _read_mat(path, columns, label)
     if path.suffix == ".parquet":
