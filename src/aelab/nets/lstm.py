@@ -5,9 +5,8 @@ Hochreiter & Schmidhuber, Long short-term memory, 1997; sequence autoencoders of
 run in a loop, because cuDNN's LSTM cannot be differentiated twice.
 
 A decoder that sees the code alone must count its steps, and for a hundred of them it learns only the average. So a
-learned vector tells it where it is, and both read and write `patch_size` steps at once. On ECG5000 (140 steps, code of
-8, 20 epochs) the squared error of normal test beats is 66.0 without both, 23.9 with the vectors, and 13.9 with both;
-that of the mean is 68.3.
+learned vector tells it where it is, and both read and write `patch_size` steps at once. The encoder's code is read from
+all steps, because padding follows the end of a short series.
 """
 
 import math
@@ -39,24 +38,31 @@ class Cells(nn.Module):
 
 
 class Encoder(nn.Module):
-    """Maps data (B, C, *sizes) to (B, out_dim). A linear layer reads the hidden vector of the last layer and step."""
+    """Maps data (B, C, *sizes) to (B, out_dim). A linear layer reads the hidden vector of the last layer and step.
+
+    If `pooled`, it also reads the greatest value of each number of the hidden vectors over the steps.
+    """
 
     def __init__(self, recipe: "LSTM", out_dim: int, extra: int) -> None:
         super().__init__()
         self.patch_size, self.hidden_dim = recipe.patch_size, recipe.hidden_dim
         width = recipe.patch_size * (recipe.shape[0] + extra) * math.prod(recipe.shape[2:])
         self.cells = Cells(width, recipe.hidden_dim, recipe.layers)
-        self.code = nn.Linear(recipe.hidden_dim, out_dim)
+        self.pooled = recipe.pooled
+        self.code = nn.Linear((1 + recipe.pooled) * recipe.hidden_dim, out_dim)
 
     def forward(self, x: Tensor, *extra: Tensor) -> Tensor:
         x = joined(x, *extra)
         zero = x.new_zeros(x.shape[0], self.hidden_dim)
         state = [(zero, zero) for _ in self.cells.cells]
+        hidden: list[Tensor] = []
         steps = x.transpose(1, 2).flatten(2)
         steps = F.pad(steps, (0, 0, 0, -steps.shape[1] % self.patch_size))
         for step in steps.reshape(steps.shape[0], -1, self.patch_size * steps.shape[2]).unbind(1):
             state = self.cells(step, state)
-        code: Tensor = self.code(state[-1][0])
+            hidden.append(state[-1][0])
+        read = [hidden[-1], *([torch.stack(hidden).amax(0)] if self.pooled else [])]
+        code: Tensor = self.code(torch.cat(read, 1))
         return code
 
 
@@ -98,6 +104,8 @@ class LSTM(Net):
     """Steps that are read and written at once."""
     positions: int
     """Length of the learned vector that tells the decoder its step. 0: none."""
+    pooled: bool
+    """Whether the code is read from all steps, or from the last one alone."""
 
     def __post_init__(self) -> None:
         if self.patch_size < 1:

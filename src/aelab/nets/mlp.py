@@ -22,6 +22,10 @@ class MLP(Net):
     With `tied`, the decoder's matrices are the transposed matrices of the encoder that this recipe built last. Raises
     ValueError if the decoder's widths are then not those of the encoder in reverse.
 
+    `batch_norm` normalises each unit over the batch in training, and by running statistics in evaluation. It is the one
+    layer here that couples the data of a batch, for protocols that have it: a loss then differs between training and
+    evaluation, and a batch of one cannot be trained on.
+
     `init` is the initialisation. `torch` is the default of torch.nn.Linear. `glorot` is
     W ~ U(±sqrt(6 / (inputs + outputs))) and b = 0 (Glorot & Bengio, 2010, equation 16). `glorot_4` is four times that,
     which compensates for the slope of a sigmoid.
@@ -31,6 +35,7 @@ class MLP(Net):
     hidden_dims: Sequence[int]
     activation: str
     layer_norm: bool
+    batch_norm: bool
     dropout: float
     tied: bool
     init: Literal["torch", "glorot", "glorot_4"]
@@ -68,6 +73,8 @@ class MLP(Net):
         result: list[nn.Module] = []
         for layer in layers[:-1]:
             result += [layer]
+            if self.batch_norm:
+                result += [nn.BatchNorm1d(int(layer.out_features))]
             if self.layer_norm:
                 result += [nn.LayerNorm(layer.out_features)]
             result += [activation(self.activation)]

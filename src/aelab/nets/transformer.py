@@ -5,8 +5,7 @@ patch has a learned query, to which the code is added. If `patch_size` does not 
 output is cropped.
 
 Positions and queries begin with deviation 1. With 0.02, the usual value of vision transformers, all queries are nearly
-one vector at first, and a decoder of 128 steps stays at the mean for many epochs: on ECG5000 (code of 8, 20 epochs) the
-squared error of normal test beats is 28.1, and with deviation 1 it is 9.0; that of the mean is 68.3.
+one vector at first, and a decoder of 128 steps stays at the mean for many epochs.
 """
 
 import math

@@ -139,10 +139,17 @@ def _domain(part: Part, root: Part) -> None:
 
 
 @change(3)
+def _mlp(part: Part, root: Part) -> None:
+    """The MLP had no batch normalisation."""
+    if part["_target_"] == "aelab.nets.mlp.MLP":
+        part.setdefault("batch_norm", False)
+
+
+@change(3)
 def _lstm(part: Part, root: Part) -> None:
     """The LSTM read single steps, and its decoder did not know where it was."""
     if part["_target_"] == "aelab.nets.lstm.LSTM":
-        part |= {"patch_size": 1, "positions": 0}
+        part |= {"patch_size": 1, "positions": 0, "pooled": False}
 
 
 def word_today(word: str) -> str:
