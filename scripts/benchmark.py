@@ -41,7 +41,7 @@ from torchvision.transforms import functional as transforms
 from aelab.composition import build
 from aelab.composition.compose import compose
 from aelab.data.base import DataModule
-from aelab.data.loader import Batch
+from aelab.data.loader import Batch, as_floats
 from aelab.runs.log import start_log
 from aelab.runs.run import Run
 from aelab.training.fit import fit
@@ -84,11 +84,13 @@ def hand(config: DictConfig, data: DataModule, device: torch.device) -> Seconds:
     images, labels, indices = data.splits["train"]
     x_all, y_all = images[indices].to(device), labels[indices].to(device)  # type: ignore[index]
     val = data.splits["val"][0][data.splits["val"][2]].to(device)  # type: ignore[index]
+    if x_all.dtype != torch.uint8:  # a hand-written loop standardises once
+        x_all, val = (data.target(items, torch.Generator()) for items in (x_all, val))
     for _ in range(2):
         seconds, start, total = Seconds(), now(device), torch.zeros((), device=device)
         order = torch.randperm(len(x_all), device=device)
         for index in order.split(data.batch_size):
-            x = x_all[index].float().div_(255)
+            x = as_floats(x_all[index])
             loss = model.loss(Batch(x, x, y_all[index]))["loss"]
             optimizer.zero_grad()
             loss.backward()
@@ -99,7 +101,7 @@ def hand(config: DictConfig, data: DataModule, device: torch.device) -> Seconds:
         sums: Counter[str] = Counter()
         with torch.no_grad():
             for pixels in val.split(data.eval_batch_size):
-                x = pixels.float().div_(255)
+                x = as_floats(pixels)
                 z = model.encode(x)  # type: ignore[operator]
                 out = model.out(z)  # type: ignore[operator]
                 errors = data.errors(model.reconstruction.mean(out), x)  # type: ignore[operator]

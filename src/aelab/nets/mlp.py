@@ -4,7 +4,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
-from typing import Literal
+from typing import Literal, cast
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -74,7 +74,7 @@ class MLP(Net):
         for layer in layers[:-1]:
             result += [layer]
             if self.batch_norm:
-                result += [nn.BatchNorm1d(int(layer.out_features))]
+                result += [nn.BatchNorm1d(cast(int, layer.out_features))]
             if self.layer_norm:
                 result += [nn.LayerNorm(layer.out_features)]
             result += [activation(self.activation)]
