@@ -41,6 +41,7 @@ from torchvision.transforms import functional as transforms
 from aelab.composition import build
 from aelab.composition.compose import compose
 from aelab.data.base import DataModule
+from aelab.data.images import Images
 from aelab.data.loader import Batch, as_floats
 from aelab.runs.log import start_log
 from aelab.runs.run import Run
@@ -186,8 +187,10 @@ def main() -> None:
     loops = {
         "hand": lambda: hand(config, data, device),
         "ae": lambda: ae(config, data, device, choices),
-        "template": lambda: template(config, data, device),
+        "template": lambda: template(config, data, device),  # of images only
     }
+    if not isinstance(data, Images):
+        del loops["template"]
     if arguments.variant:
         loops = {"ae": loops["ae"]}
     for variant in arguments.variant:

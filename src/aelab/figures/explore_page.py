@@ -29,6 +29,7 @@ from aelab.figures.sheet import PALETTE
 from aelab.runs.run import Run
 
 STEPS = 32  # decoded images on each side of a plane. Between them the page blends the nearest four
+PIXELS = 250_000  # of a plane of other data than images, whose pictures are larger: it has fewer steps, 8 at least
 REACH = 3.0  # deviations from the centre of a plane to its edge
 UNITS = 3  # number of units that are shown, those that vary most. Each pair of them has a plane
 
@@ -62,7 +63,7 @@ def explore(run: Run, units: Sequence[int] | None = None, checkpoint: str = "bes
         ],
         "labels": y.tolist(),
         "names": [html.escape(trained.data.name_of(label)) for label in range(trained.data.num_classes or 0)],
-        "steps": STEPS,
+        "steps": _steps(trained),
         "reach": REACH,
         "shape": list(trained.data.shape),
         "palette": [to_hex(colour) for colour in PALETTE],
@@ -107,6 +108,14 @@ def _planes(
             yield f"units {a} and {b}{named}", z.mean(0), np.diag(deviations)[[a, b]], label
 
 
+def _steps(trained: Trained) -> int:
+    """Return the number of decoded pictures on each side of a plane."""
+    if len(trained.data.shape) == 3:
+        return STEPS
+    height, width = trained.data.pictures(trained.images("test")[0][:1]).shape[2:]
+    return min(max(int((PIXELS / (height * width)) ** 0.5), 8), STEPS)
+
+
 def _plane(
     trained: Trained, name: str, z: NDArray[np.float32], centre: NDArray[Any], axes: NDArray[Any], label: int | None
 ) -> dict[str, Any]:
@@ -114,13 +123,14 @@ def _plane(
 
     The lowest row of the plane is the first of the picture. Places are in deviations from the centre.
     """
-    steps = np.linspace(-REACH, REACH, STEPS)
+    n = _steps(trained)
+    steps = np.linspace(-REACH, REACH, n)
     points = np.stack([centre + s * axes[0] + t * axes[1] for t in steps for s in steps]).astype(np.float32)
     images = []
     for part in torch.from_numpy(points).to(trained.device).split(256):
         images.append(trained.model.decode(part, torch.full((len(part),), label or 0, device=trained.device)).cpu())
     file = io.BytesIO()
-    to_pil_image(make_grid(trained.data.pictures(torch.cat(images)), nrow=STEPS, padding=0)).save(file, format="png")
+    to_pil_image(make_grid(trained.data.pictures(torch.cat(images)), nrow=n, padding=0)).save(file, format="png")
     where = (z - centre) @ np.linalg.pinv(axes)
     return {"name": name, "label": label, "points": np.round(where, 3).tolist(), "sheet": _uri(file.getvalue())}
 

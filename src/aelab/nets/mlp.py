@@ -24,7 +24,7 @@ class MLP(Net):
 
     `batch_norm` normalises each unit over the batch in training, and by running statistics in evaluation. It is the one
     layer here that couples the data of a batch, for protocols that have it: a loss then differs between training and
-    evaluation, and a batch of one cannot be trained on.
+    evaluation.
 
     `init` is the initialisation. `torch` is the default of torch.nn.Linear. `glorot` is
     W ~ U(±sqrt(6 / (inputs + outputs))) and b = 0 (Glorot & Bengio, 2010, equation 16). `glorot_4` is four times that,
@@ -74,13 +74,22 @@ class MLP(Net):
         for layer in layers[:-1]:
             result += [layer]
             if self.batch_norm:
-                result += [nn.BatchNorm1d(cast(int, layer.out_features))]
+                result += [BatchNorm(cast(int, layer.out_features))]
             if self.layer_norm:
                 result += [nn.LayerNorm(layer.out_features)]
             result += [activation(self.activation)]
             if self.dropout:
                 result += [nn.Dropout(self.dropout)]
         return [*result, layers[-1]]
+
+
+class BatchNorm(nn.BatchNorm1d):
+    """Batch normalisation. A batch of one, which has no variance, is normalised by the running statistics."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        if x.shape[0] > 1:
+            return super().forward(x)
+        return F.batch_norm(x, self.running_mean, self.running_var, self.weight, self.bias, eps=self.eps)
 
 
 class Transposed(nn.Module):
