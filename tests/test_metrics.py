@@ -420,3 +420,19 @@ def test_normal_classes_that_there_are_not(subject):
 def test_a_run_on_another_machine_is_evaluated_there(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert build.device_of(compose("train", ["trainer=gpu"])[0]) == CPU
+
+
+def test_the_volume_under_the_precision_recall_surface():
+    """Perfect scores fill it without a buffer, a shift inside the buffer costs little, and noise has the base rate."""
+    from aelab.metrics.anomaly import vus_pr
+
+    strange = np.zeros(2000, dtype=bool)
+    for start in range(100, 2000, 200):
+        strange[start : start + 20] = True
+    assert vus_pr(strange, strange.astype(float), longest=0) == pytest.approx(1)
+    scores = strange + 0.1 * np.random.default_rng(0).random(2000)
+    near, far = (vus_pr(strange, np.roll(scores, shift)) for shift in (4, 60))
+    assert 0.6 < near < vus_pr(strange, scores) <= 1
+    assert far < 0.3
+    noise = vus_pr(strange, np.random.default_rng(1).random(2000), longest=0)
+    assert noise == pytest.approx(strange.mean(), abs=0.06)

@@ -2,11 +2,12 @@
 
 import csv
 import gzip
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from conftest import compose, data, trained
+from conftest import REAL_DATA, compose, data, trained
 
 from aelab.composition import build
 from aelab.composition.trained import load
@@ -334,3 +335,36 @@ def test_other_data_are_standardised_as_the_training_data_were(table, tmp_path):
     x = Trained.of(run, root=str(other)).images("test")[0]
     assert (x.mean(0) > 3).all()
     assert data is not None
+
+
+# published numbers
+
+
+@pytest.mark.real_data
+@pytest.mark.parametrize(
+    ("name", "published"),
+    [("cardio", 0.9504), ("satellite", 0.5988), ("satimage-2", 0.9822), ("wbc", 0.9159), ("mnist", 0.8527)],
+)
+def test_the_splits_of_odds_are_those_of_pyod(name, published):
+    """PyOD's PCA on our splits gives the AUROC that PyOD prints, to four decimals.
+
+    Its score is the sum over components of the distance from row to component, over the explained share.
+    """
+    from scipy.spatial.distance import cdist
+    from sklearn.decomposition import PCA
+    from sklearn.metrics import roc_auc_score
+    from sklearn.preprocessing import StandardScaler
+
+    if REAL_DATA is None or not (folder := Path(REAL_DATA) / "odds").is_dir():
+        pytest.skip("the tables of ODDS are absent: set AE_DATA")
+    values = []
+    for seed in range(10):
+        it = setup("experiment=odds_pyod", f"data.root={folder}", f"data.file={name}.mat", f"seed={seed}")
+        items, y, test = it.splits["test"]
+        train = torch.cat([it.splits[split][2] for split in ("train", "val")]).sort().values
+        scaler = StandardScaler().fit(items[train].double().numpy())
+        fitted = PCA(svd_solver="full").fit(scaler.transform(items[train].double().numpy()))
+        rows = scaler.transform(items[test].double().numpy())
+        scores = (cdist(rows, fitted.components_) / fitted.explained_variance_ratio_).sum(1)
+        values.append(roc_auc_score(y[test].numpy(), scores))
+    assert np.mean(values) == pytest.approx(published, abs=1e-4)
