@@ -21,4 +21,4 @@ def main(config: "DictConfig") -> None:
         if config.json:
             print(json.dumps(metrics, indent=2))
         else:
-            show(metrics, f"{metrics['test/images']:.0f} test images" if "test/images" in metrics else str(config.run))
+            show(metrics, f"{metrics['test/images']:.0f} test data" if "test/images" in metrics else str(config.run))

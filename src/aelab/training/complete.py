@@ -93,7 +93,7 @@ def _numbers(run: Run, data: DataModule, loggers: list[Logger], metrics: dict[st
         else:
             logger.log_metrics(final)
         logger.finalize("success")
-    show(metrics, f"{data.size('test')} test images")
+    show(metrics, f"{data.size('test')} test data")
     log.info("run     %s", os.path.relpath(run.folder))
     everything = run.metrics  # with those of the stages
     if isinstance(config.score, str):
@@ -164,7 +164,7 @@ def _announce(run: Run, data: DataModule, model: Objective, chosen: Mapping[str,
         " + ".join(f"{name} {sum(p.numel() for p in part.parameters()):,}" for name, part in model.named_children()),
     )
     log.info(
-        "data    %s, noise %s: %s, %s classes, %s train / %s validation / %s test images",
+        "data    %s, noise %s: %s, %s classes, %s train / %s validation / %s test",
         choice("data"),
         choice("noise"),
         "×".join(map(str, data.shape)),
@@ -173,7 +173,7 @@ def _announce(run: Run, data: DataModule, model: Objective, chosen: Mapping[str,
     )
     steps = f" or {config.trainer.max_steps} steps" if config.trainer.max_steps != -1 else ""
     log.info(
-        "device  %s × %s, precision %s, at most %s epochs%s, %s images per step",
+        "device  %s × %s, precision %s, at most %s epochs%s, batches of %s",
         count_processes(config.trainer),
         config.trainer.accelerator,
         config.trainer.precision,
