@@ -34,7 +34,10 @@ class Codes(Images):
         codes = []
         with torch.no_grad():
             for index in torch.arange(len(pixels)).split(self.eval_batch_size):
-                x = as_floats(torch.stack([pixels[i] for i in index.tolist()]))
+                items = torch.stack([pixels[i] for i in index.tolist()])
+                # Grey values are encoded as they are, also where training draws bits of them.
+                x = as_floats(items) if self.below.domain == "unit" else self.below.target(items, torch.Generator())
+                x = x.nan_to_num(0) if self.below.missing else x
                 codes.append(self.encode(x).flatten(1).float().cpu())
         z = torch.cat(codes)
         if z.min() < 0 or z.max() > 1:
