@@ -29,7 +29,10 @@ from aelab.models.base import Autoencoder
 from aelab.runs.run import Run
 from aelab.training.complete import complete
 
-REAL_DATA = os.environ.pop("AE_DATA", None)  # only tests of real data may depend on it
+# Only tests of real data may depend on it. The processes that share the tests are started later, so it keeps a name.
+if "AE_DATA" in os.environ:
+    os.environ["AE_REAL_DATA"] = os.environ.pop("AE_DATA")
+REAL_DATA = os.environ.get("AE_REAL_DATA")
 os.environ.pop("AE_LOGS", None)
 # The files of one folder are read in the order of their names, which hold the second and then this counter. Here a run
 # and its continuation share a second, and as words 10 stands before 9. So all numbers have as many digits.
