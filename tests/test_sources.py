@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import REAL_DATA, compose, data, trained
+from conftest import REAL_DATA, compose, trained
 
 from aelab.composition import build
 from aelab.composition.trained import load
@@ -118,6 +118,19 @@ def test_own_test_splits_and_the_same_batches_from_a_file_on_disk(tmp_path):
         assert torch.equal(a.x, b.x)
     np.savez(tmp_path / "all.npz", x=np.load(tmp_path / "train.npy"), x_test=np.load(tmp_path / "test.npy"))
     assert setup("data=arrays", f"data.root={tmp_path}/all.npz").size("test") == 9
+
+
+def test_labels_of_the_test_data_only(tmp_path):
+    """All training data have one class, so nothing can be probed, and anomalies are told from the normal class."""
+    for name, n in (("train_data", 40), ("test_data", 20)):
+        np.save(tmp_path / f"{name}.npy", RNG.normal(size=(n, 6)))
+    np.save(tmp_path / "test_labels.npy", np.arange(20) % 2)
+    line = ("data=arrays", f"data.root={tmp_path}", "model=ae", *SMALL)
+    with pytest.raises(UserError, match="type data.train_label="):
+        setup(*line)
+    run = trained(tmp_path / "run", *line, "data.train_label=0", "metrics=[representation,anomaly]")
+    assert not [name for name in run.metrics if name.startswith("representation")]
+    assert 0 <= run.metrics["anomaly/auroc/error"] <= 1
 
 
 def test_attributes_come_with_the_data(tmp_path):
@@ -334,7 +347,6 @@ def test_other_data_are_standardised_as_the_training_data_were(table, tmp_path):
     other = write_csv(tmp_path / "other.csv", shifted)
     x = Trained.of(run, root=str(other)).images("test")[0]
     assert (x.mean(0) > 3).all()
-    assert data is not None
 
 
 # published numbers

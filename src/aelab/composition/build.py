@@ -71,9 +71,9 @@ def data(config: DictConfig) -> DataModule:
 
 def restore(data: DataModule, run: Run, which: str = "best") -> DataModule:
     """Give data what a trained run keeps of its training data, such as means or a vocabulary, and return the data."""
-    with _checkpoint(run, which) as state:
-        if kept := state.get(type(data).__qualname__):
-            data.load_state_dict(kept)
+    if data.state_dict():  # images keep nothing
+        with _checkpoint(run, which) as state:
+            data.load_state_dict(state[type(data).__qualname__])
     return data
 
 

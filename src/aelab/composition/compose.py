@@ -1,5 +1,6 @@
 """Where the configs lie, and how one is composed, on the command line and outside of it."""
 
+import functools
 import importlib
 import math
 import secrets
@@ -105,6 +106,14 @@ def _overridden(sources: Any, group: str, name: str) -> Iterator[str]:
 def _shape_of(kind: str, root: str | None, *options: Any) -> list[int]:
     if root is None:
         raise UserError("data.root is missing: type data.root=FILE, or a folder of files")
+    path = Path(root).expanduser()
+    changed = path.stat().st_mtime_ns if path.exists() else 0
+    plain = tuple(tuple(one) if isinstance(one, Sequence) and not isinstance(one, str) else one for one in options)
+    return list(_read_shape(kind, root, plain, changed))
+
+
+@functools.cache  # a config asks for it at every access
+def _read_shape(kind: str, root: str, options: tuple[Any, ...], changed: int) -> list[int]:
     reader = importlib.import_module(f"aelab.data.{kind}_files")
     shape: list[int] = reader.shape(root, *options)
     return shape

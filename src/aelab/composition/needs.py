@@ -10,6 +10,12 @@ from aelab.errors import Unsupported
 Needs = tuple[Callable[[Trained], bool], str]
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 
+
+def _training_classes(trained: Trained) -> int:
+    _, labels, indices = trained.data.splits["train"]
+    return 0 if labels.is_floating_point() else len(labels[indices].unique())
+
+
 TABLE: dict[str, Needs] = {
     "images": (
         lambda trained: len(trained.data.shape) == 3 and trained.data.domain == "unit",
@@ -20,7 +26,7 @@ TABLE: dict[str, Needs] = {
         "it is of numbers, and these data are tokens",
     ),
     "labels": (
-        lambda trained: len(trained.data.splits["train"][1].unique(dim=0)) > 1 and bool(trained.data.num_classes),
+        lambda trained: _training_classes(trained) > 1,
         "it needs labels of two classes or more",
     ),
     "vector": (

@@ -1,7 +1,6 @@
 """Reads time series: the .ts files of the UCR and UEA archives, and long .csv files with a column per channel."""
 
 from dataclasses import dataclass, field
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +39,6 @@ def shape(
     return [series.signals[0].shape[0], window or longest]
 
 
-@lru_cache(maxsize=2)  # the shape is asked for before the data
 def read(
     root: str, columns: tuple[str, ...] | None = None, label: str | None = None, recording: str | None = None
 ) -> Series:

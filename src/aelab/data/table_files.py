@@ -27,10 +27,10 @@ class Table:
 def shape(
     root: str, columns: Sequence[str] | None = None, label: str | None = None, file: str | None = None
 ) -> list[int]:
-    """Return the shape (F,) of a row. Only headers are read."""
+    """Return the shape (F,) of a row."""
     path = Path(root, file or "").expanduser()
     if path.suffix == ".mat":
-        return [_mat_columns(path, columns, label)]
+        return [len(_read_mat(path, columns, label).names)]
     names = _parquet(path).schema.names if path.suffix == ".parquet" else _csv_head(path)[0]
     return [len(_chosen(path, names, columns, label))]
 
@@ -180,20 +180,16 @@ def _mat(path: Path) -> dict[str, Any]:
     return {name: value for name, value in content.items() if not name.startswith("__")}
 
 
-def _mat_columns(path: Path, columns: Sequence[str] | None, label: str | None) -> int:
-    return len(_read_mat(path, columns, label).names)
-
-
 def _read_mat(path: Path, columns: Sequence[str] | None, label: str | None) -> Table:
     """Return the matrix X, or the largest one, and the vector y, or the one that `label` names."""
     content = _mat(path)
-    vectors = {
+    matrices = {
         name: value for name, value in content.items() if np.ndim(value) == 2 and np.issubdtype(value.dtype, np.number)
     }
-    if not vectors:
+    if not matrices:
         raise UserError(f"{path} holds no matrix of numbers (it has {', '.join(content) or 'nothing'})")
-    name = "X" if "X" in vectors else max(vectors, key=lambda one: vectors[one].size)
-    numbers = vectors[name]
+    name = "X" if "X" in matrices else max(matrices, key=lambda one: matrices[one].size)
+    numbers = matrices[name]
     if label is not None and label not in content:
         raise UserError(f"{path} has no '{label}'{did_you_mean(label, content)} (it has {', '.join(content)})")
     labels = content.get(label or "y")

@@ -120,9 +120,9 @@ class Decoder(nn.Module):
         return z.new_zeros(shape)
 
     def state(self, z: Tensor) -> Tensor | tuple[Tensor, Tensor]:
-        parts = self.start(z).view(z.shape[0], -1, self.recipe.hidden_dim).transpose(0, 1).contiguous().tanh()
+        parts: Tensor = self.start(z).view(z.shape[0], -1, self.recipe.hidden_dim).transpose(0, 1).contiguous().tanh()
         if self.recipe.cell == "gru":
-            return torch.as_tensor(parts)
+            return parts
         hidden, cell = parts.chunk(2)
         return hidden.contiguous(), cell.contiguous()
 

@@ -78,10 +78,12 @@ def calibrate(run: Run, data: DataModule, checkpoint: str) -> None:
 
 @torch.no_grad()
 def score(model: Autoencoder, batch: Batch, domain: str) -> tuple[Tensor, Tensor, Tensor]:
-    """Return codes (B, D), reconstructions (B, C, H, W), and the squared error of each image, (B,), on the CPU."""
+    """Return codes (B, D), reconstructions (B, C, *sizes), and the error of each datum, (B,), on the CPU.
+
+    The error is squared. Of tokens it is the reconstruction term, in nats, because tokens have no differences.
+    """
     with model.remembering():  # so that the batch is encoded once
         z, shown = model.encode_batch(batch), model.reconstruct(batch)
-    # Of tokens there are no differences, so their error is that of the term, in nats.
     error = model.error(z, batch) if domain == "tokens" else errors(shown, batch.x, domain)["sse"]
     return z.flatten(1).float().cpu(), shown.float().cpu(), error.double().cpu()
 
