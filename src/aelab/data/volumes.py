@@ -54,11 +54,10 @@ class Volumes(Values):
         if not len(items):
             raise UserError(f"{root} has no patch with a mean above data.above={self.above}")
         y = torch.zeros(len(items), dtype=torch.long)
-        groups, single = torch.tensor(where), len(subjects) == 1
         own_test = torch.tensor(test) if own else None
-        if single or own:
+        if len({owner for owner, held_out in zip(where, test, strict=True) if not held_out}) == 1:
             return Stored(items, y, (), own_test, None, self._gap(starts), names=names)
-        return Stored(items, y, (), own_test, groups, names=names)
+        return Stored(items, y, (), own_test, torch.tensor(where), names=names)
 
     def _patches(self, path: Path) -> tuple[torch.Tensor, list[tuple[int, int, int]]]:
         """Return the patches (N, d, h, w) of a volume, and where each begins."""
