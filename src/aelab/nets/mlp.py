@@ -26,9 +26,12 @@ class MLP(Net):
     layer here that couples the data of a batch, for protocols that have it: a loss then differs between training and
     evaluation.
 
+    With `hidden_code`, the code is a hidden layer too: it has normalisation, activation and dropout.
+
     `init` is the initialisation. `torch` is the default of torch.nn.Linear. `glorot` is
     W ~ U(±sqrt(6 / (inputs + outputs))) and b = 0 (Glorot & Bengio, 2010, equation 16). `glorot_4` is four times that,
-    which compensates for the slope of a sigmoid.
+    which compensates for the slope of a sigmoid. `he` is W ~ U(±sqrt(6 / inputs)) of hidden layers (He et al., 2015,
+    equation 10), and the default of torch.nn.Linear of all else.
     """
 
     shape: tuple[int, ...]
@@ -38,14 +41,15 @@ class MLP(Net):
     batch_norm: bool
     dropout: float
     tied: bool
-    init: Literal["torch", "glorot", "glorot_4"]
+    hidden_code: bool
+    init: Literal["torch", "glorot", "glorot_4", "he"]
     _encoder: list[nn.Linear] = field(default_factory=list, init=False, repr=False, compare=False)
 
     def encoder(self, out_dim: int, extra: int = 0) -> nn.Module:
         channels, *sizes = self.shape
         dims = [(channels + extra) * math.prod(sizes), *self.hidden_dims, out_dim]
         self._encoder[:] = (self._linear(inputs, outputs) for inputs, outputs in pairwise(dims))
-        return Encoder(nn.Flatten(), *self._with_activations(self._encoder))
+        return Encoder(nn.Flatten(), *self._with_activations(self._encoder, self.hidden_code))
 
     def decoder(self, in_dim: int, maps: int) -> nn.Module:
         channels, *sizes = self.shape
@@ -59,20 +63,23 @@ class MLP(Net):
                 f"net.tied=true: the decoder goes {dims[0]} → {dims[-1]}, its encoder {self._encoder[0].in_features} → "
                 f"{self._encoder[-1].out_features}; for this model and reconstruction term type net.tied=false"
             )
-        return nn.Sequential(*self._with_activations(layers), nn.Unflatten(1, (maps * channels, *sizes)))
+        return nn.Sequential(*self._with_activations(layers, False), nn.Unflatten(1, (maps * channels, *sizes)))
 
     def _linear(self, inputs: int, outputs: int) -> nn.Linear:
         layer = nn.Linear(inputs, outputs)
-        if self.init != "torch":
+        if self.init.startswith("glorot"):
             nn.init.xavier_uniform_(layer.weight, gain=4 if self.init == "glorot_4" else 1)
             nn.init.zeros_(layer.bias)
         return layer
 
-    def _with_activations(self, layers: Sequence[nn.Module]) -> list[nn.Module]:
-        """Return the layers with normalisation, activation and dropout after each one but the last."""
+    def _with_activations(self, layers: Sequence[nn.Module], last: bool) -> list[nn.Module]:
+        """Return the layers with normalisation, activation and dropout after each one, and after the last if `last`."""
         result: list[nn.Module] = []
-        for layer in layers[:-1]:
+        hidden = len(layers) if last else len(layers) - 1
+        for layer in layers[:hidden]:
             result += [layer]
+            if self.init == "he":
+                nn.init.kaiming_uniform_(cast(Tensor, layer.weight), nonlinearity="relu")
             if self.batch_norm:
                 result += [BatchNorm(cast(int, layer.out_features))]
             if self.layer_norm:
@@ -80,7 +87,7 @@ class MLP(Net):
             result += [activation(self.activation)]
             if self.dropout:
                 result += [nn.Dropout(self.dropout)]
-        return [*result, layers[-1]]
+        return [*result, *layers[hidden:]]
 
 
 class BatchNorm(nn.BatchNorm1d):

@@ -11,7 +11,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-VERSION = 3
+VERSION = 4
 
 Part = dict[str, Any]
 Change = Callable[[Part, Part], None]
@@ -150,6 +150,16 @@ def _lstm(part: Part, root: Part) -> None:
     """The LSTM read single steps, and its decoder did not know where it was."""
     if part["_target_"] == "aelab.nets.lstm.LSTM":
         part |= {"patch_size": 1, "positions": 0, "pooled": False}
+
+
+# Version 4
+
+
+@change(4)
+def _hidden_code(part: Part, root: Part) -> None:
+    """The code of the MLP was always linear."""
+    if part["_target_"] == "aelab.nets.mlp.MLP":
+        part.setdefault("hidden_code", False)
 
 
 def word_today(word: str) -> str:
