@@ -339,6 +339,14 @@ def test_the_use_of_a_code(subject):
     assert values["active_units"] == int((mu.numpy().var(0) > 0.01).sum())
 
 
+@pytest.mark.parametrize("deviation", [0.3, 1.0, 30.0])
+def test_mutual_information_is_that_of_a_gaussian_channel(deviation):
+    """x ~ N(0, 1) and z = x + deviation · e have I(x; z) = log(1 + 1 / deviation²) / 2, in each of two units."""
+    mu = torch.randn(2000, 2, generator=torch.Generator().manual_seed(0)).double()
+    logvar = torch.full_like(mu, 2 * math.log(deviation))
+    assert mutual_information(mu, logvar) == pytest.approx(math.log1p(deviation**-2), abs=0.05)
+
+
 @pytest.mark.parametrize(("code", "hoyer", "zeros"), [([0, 0, 5, 0], 1, 0.75), ([2, 2, 2, 2], 0, 0)])
 def test_hoyer_sparsity_from_one_unit_to_all(code, hoyer, zeros, subject, monkeypatch):
     codes = torch.tensor([code], dtype=torch.float).repeat(10, 1)

@@ -15,6 +15,7 @@ from aelab.composition.trained import Trained
 from aelab.data.errors import errors
 from aelab.errors import UserError
 from aelab.metrics.pca import PCA
+from aelab.noise import NoNoise
 from aelab.reconstruction import ssim
 from aelab.tokens import PADDING
 
@@ -46,8 +47,10 @@ class Reconstruction:
     - `mean`: the mean of the training data;
     - `seen`: the noisy input, if the run has noise.
 
-    Of tokens there are `accuracy` and `exact` (see `aelab.data.errors`), `nats`, which is the reconstruction term and
-    for a variational model the KL too, per text, and `perplexity`, exp(nats / tokens), both of the model only.
+    Of tokens there are `accuracy` and `exact` (see `aelab.data.errors`) of the model, `nats`, which is the
+    reconstruction term and for a variational model the KL too, per text, and `perplexity`, exp(nats / tokens). The last
+    two have `bag_of_words` beside the model: each token is drawn by itself, with its training frequency, of which each
+    id has one more than it was seen.
 
     `lpips` chooses whether LPIPS is computed. True downloads AlexNet's weights once. None takes the weights if they are
     there. False leaves LPIPS out.
@@ -125,7 +128,8 @@ class Channels:
 
 
 def _of_tokens(trained: Trained) -> dict[str, float]:
-    sums: dict[str, float] = {}
+    bag = _log_frequencies(trained)
+    sums: dict[str, float] = {"nats/bag_of_words": 0.0}
     tokens = texts = 0
     for batch in trained.batches("test"):
         for name, value in errors(trained.model.reconstruct(batch), batch.x, "tokens").items():
@@ -133,9 +137,20 @@ def _of_tokens(trained: Trained) -> dict[str, float]:
         terms = trained.model.loss(batch)
         nats = float(terms["reconstruction"]) + float(terms.get("kl", 0))
         sums["nats/model"] = sums.get("nats/model", 0) + nats * len(batch.x)
+        sums["nats/bag_of_words"] -= float(bag[batch.x[batch.x != PADDING]].sum())
         tokens, texts = tokens + int((batch.x != PADDING).sum()), texts + len(batch.x)
-    perplexity = math.exp(min(sums["nats/model"] / tokens, 700))
-    return {name: total / texts for name, total in sums.items()} | {"perplexity/model": perplexity}
+    perplexity = {
+        f"perplexity/{what}": math.exp(min(sums[f"nats/{what}"] / tokens, 700)) for what in ("model", "bag_of_words")
+    }
+    return {name: total / texts for name, total in sums.items()} | perplexity
+
+
+def _log_frequencies(trained: Trained) -> Tensor:
+    """Return the log of the training frequency of each id that is no padding, (ids,)."""
+    ids = torch.cat([batch.x.flatten().cpu() for batch in trained.batches("train", NoNoise())])
+    counts = torch.bincount(ids, minlength=trained.data.vocabulary).double() + 1  # type: ignore[attr-defined]
+    counts[PADDING] = 0
+    return (counts / counts.sum()).log().to(trained.device)
 
 
 def _errors(image: Tensor, x: Tensor, domain: str, perceptual: nn.Module | None) -> dict[str, Tensor]:
