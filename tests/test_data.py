@@ -143,6 +143,20 @@ def test_processes_share_each_batch(world):
             torch.testing.assert_close(means.mean(), whole.double().mean())
 
 
+def test_the_last_batch_is_left_out_if_it_is_smaller():
+    def sizes(n: int, start: int = 0) -> list[int]:
+        order = Order(torch.arange(n), 4, "train", 0, 0, 1, shuffled=True, drop_last=True, start=start)
+        assert len(order) == n // 4
+        return [len(index) for index, _ in order]
+
+    assert sizes(13) == [4, 4, 4] and sizes(12) == [4, 4, 4] and sizes(13, start=2) == [4]
+    data = build("data=breast_cancer", "data.batch_size=100", "data.drop_last=true")
+    assert [len(batch.x) for batch in data.train_dataloader()] == [100] * 4
+    assert sum(len(batch.x) for batch in data.val_dataloader()) == data.size("val")
+    with pytest.raises(UserError, match="drop_last"):
+        build("data=breast_cancer", "data.batch_size=1000", "data.drop_last=true").train_dataloader()
+
+
 def test_fit_pads_turns_grey_and_refuses():
     g = torch.Generator().manual_seed(0)
     grey = torch.randint(0, 256, (5, 1, 28, 28), generator=g, dtype=torch.uint8)

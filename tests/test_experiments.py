@@ -74,15 +74,40 @@ def test_an_experiment_gives_the_numbers_that_it_reports(name, tmp_path):
     chosen = [rows["vae"], rows["vqvae"]] if "columns" in paper(name) else [next(iter(rows.values()))]
     wanted = set(chosen[0].get("numbers") or paper(name)["columns"])
     root = write_idx(tmp_path)
-    rng = np.random.default_rng(0)
+    rng, extra = np.random.default_rng(0), []
     if name == "odds_pyod":
         savemat(root / "cardio.mat", {"X": rng.normal(size=(60, 5)), "y": np.arange(60)[:, None] % 3 == 0})
+    if name == "kjv_text_vae":
+        root = root / "kjv.txt"
+        root.write_text(
+            "in the beginning god created the heaven and the earth .\nand god said let there be light\n" * 20
+        )
+    if name == "brain_patches":
+        for file in ("a.npy", "b.npy"):
+            np.save(root / file, rng.integers(0, 255, (32, 24, 24), dtype=np.uint8))
+        extra, root = [f"data.test={root / 'b.npy'}"], root / "a.npy"
+    if name == "mnist1d":
+        np.savez(
+            root / "x.npz",
+            x=rng.normal(size=(60, 40)),
+            y=np.arange(60) % 10,
+            x_test=rng.normal(size=(20, 40)),
+            y_test=np.arange(20) % 10,
+        )
+        root = root / "x.npz"
+    if name == "japanese_vowels":
+        for split in ("TRAIN", "TEST"):
+            series = [
+                ":".join(",".join(map(str, rng.normal(size=9))) for _ in range(12)) + f":{i % 3}" for i in range(30)
+            ]
+            head = "@problemName A\n@timeStamps false\n@univariate false\n@classLabel true 0 1 2\n@data\n"
+            (root / f"A_{split}.ts").write_text(head + "\n".join(series) + "\n")
     if name == "ecg5000":
         parts = {"train_data": rng.normal(size=(60, 20)), "test_data": rng.normal(size=(30, 20))}
         for part, array in {**parts, "test_labels": np.arange(30) % 2}.items():
             np.save(root / f"{part}.npy", array)
     for i, row in enumerate(chosen):
-        overrides = [f"experiment={name}", *row.get("overrides", []), *SMALL, f"data.root={root}"]
+        overrides = [f"experiment={name}", *row.get("overrides", []), *SMALL, f"data.root={root}", *extra]
         stages = compose("train", overrides)[0].stages.items()
         overrides += [f"stages.{stage}.trainer.max_epochs=1" for stage, config in stages if "trainer" in config]
         if name.startswith("cifar10"):

@@ -26,6 +26,7 @@ from aelab.data.loader import Batch
 from aelab.errors import Unsupported, UserError
 from aelab.metrics import generation
 from aelab.metrics.classifier import cache, classifier, features
+from aelab.metrics.code import mutual_information
 from aelab.metrics.pca import PCA
 from aelab.metrics.reconstruction import _errors
 from aelab.models.base import Variational

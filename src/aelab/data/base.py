@@ -42,6 +42,8 @@ class DataModule(LightningDataModule):
     batch_size: int
     """Data per step, over all processes together."""
     eval_batch_size: int
+    drop_last: bool
+    """Whether an epoch of training leaves out its last batch if that is smaller. Evaluation never leaves out any."""
     val_size: int | float
     """Size of the validation split, as a number of data or as a share below 1 of the official training split."""
     split_seed: int
@@ -224,7 +226,12 @@ class DataModule(LightningDataModule):
             rank=rank,
             world=world,
             shuffled=shuffled,
+            drop_last=shuffled and self.drop_last,
         )
+        if order.drop_last and not len(order):
+            raise UserError(
+                f"data.drop_last=true leaves none of {len(indices)} training data: type data.batch_size={len(indices)}"
+            )
         if self.loader == "resident" and isinstance(items, Tensor):
             return Resident(items, labels, order, noise, self.target, self.missing)
         return Stream(items, labels, self.num_workers, order, noise, self.target, self.missing)

@@ -70,6 +70,7 @@ class Order:
     rank: int
     world: int
     shuffled: bool
+    drop_last: bool = False
     repeat: bool = False
     epoch: int = 0
     start: int = 0
@@ -85,7 +86,8 @@ class Order:
         self.epoch = epoch
 
     def __len__(self) -> int:
-        return -(-len(self.indices) // self.batch_size)
+        whole, rest = divmod(len(self.indices), self.batch_size)
+        return whole + (rest > 0 and not self.drop_last)
 
     def __iter__(self) -> Iterator[tuple[Tensor, float]]:
         """Yield the indices of this process, and the weight of its share (see `Batch`)."""
@@ -93,7 +95,7 @@ class Order:
         if self.shuffled:
             g = randomness.generator(order.device, "order", self.seed, 0 if self.repeat else self.epoch)
             order = order[torch.randperm(len(order), generator=g, device=order.device)]
-        batches, self.start = order.split(self.batch_size)[self.start :], 0
+        batches, self.start = order.split(self.batch_size)[self.start : len(self)], 0
         for batch in batches:
             own = batch[self.rank :: self.world]
             # A process whose share is empty must still step with the others. It gets one datum of weight 0.

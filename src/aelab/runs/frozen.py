@@ -162,6 +162,13 @@ def _hidden_code(part: Part, root: Part) -> None:
         part.setdefault("hidden_code", False)
 
 
+@change(4)
+def _drop_last(part: Part, root: Part) -> None:
+    """The last batch of an epoch was always kept."""
+    if "split_seed" in part and "shape" in part:
+        part.setdefault("drop_last", False)
+
+
 def word_today(word: str) -> str:
     """Return a word of the command line, `key=value`, as it is written in this version."""
     mark, key, value = re.fullmatch(r"([+~]*)([^=]*)(=.*)?", word, re.DOTALL).groups("")  # type: ignore[union-attr]
