@@ -149,12 +149,15 @@ def test_the_last_batch_is_left_out_if_it_is_smaller():
         assert len(order) == n // 4
         return [len(index) for index, _ in order]
 
-    assert sizes(13) == [4, 4, 4] and sizes(12) == [4, 4, 4] and sizes(13, start=2) == [4]
-    data = build("data=breast_cancer", "data.batch_size=100", "data.drop_last=true")
-    assert [len(batch.x) for batch in data.train_dataloader()] == [100] * 4
-    assert sum(len(batch.x) for batch in data.val_dataloader()) == data.size("val")
+    assert sizes(13) == [4, 4, 4]
+    assert sizes(12) == [4, 4, 4]
+    assert sizes(13, start=2) == [4]
+    it = data("data=breast_cancer", "data.batch_size=100", "data.drop_last=true")
+    assert [len(batch.x) for batch in it.train_dataloader()] == [100] * 4
+    assert sum(len(batch.x) for batch in it.val_dataloader()) == it.size("val")
+    it = data("data=breast_cancer", "data.batch_size=1000", "data.drop_last=true")
     with pytest.raises(UserError, match="drop_last"):
-        build("data=breast_cancer", "data.batch_size=1000", "data.drop_last=true").train_dataloader()
+        it.train_dataloader()
 
 
 def test_fit_pads_turns_grey_and_refuses():

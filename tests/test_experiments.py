@@ -62,6 +62,35 @@ def test_every_row_composes(name, row):
     compose("train", [f"experiment={name}", *paper(name)["rows"][row].get("overrides", [])])
 
 
+def written_for(name: str, root: Path) -> list[str]:
+    """Write small files of noise for an experiment that reads files, and return the words that name them."""
+    rng = np.random.default_rng(0)
+    if name == "odds_pyod":
+        savemat(root / "cardio.mat", {"X": rng.normal(size=(60, 5)), "y": np.arange(60)[:, None] % 3 == 0})
+    elif name == "ecg5000":
+        parts = {"train_data": rng.normal(size=(60, 20)), "test_data": rng.normal(size=(30, 20))}
+        for part, array in {**parts, "test_labels": np.arange(30) % 2}.items():
+            np.save(root / f"{part}.npy", array)
+    elif name == "mnist1d":
+        x, y = rng.normal(size=(80, 40)), np.arange(80) % 10
+        np.savez(root / "x.npz", x=x[:60], y=y[:60], x_test=x[60:], y_test=y[60:])
+        return [f"data.root={root}/x.npz"]
+    elif name == "kjv_text_vae":
+        (root / "kjv.txt").write_text("and god said , let there be light :\nand there was light .\n" * 20)
+        return [f"data.root={root}/kjv.txt"]
+    elif name == "brain_patches":
+        for file in ("a.npy", "b.npy"):
+            np.save(root / file, rng.integers(0, 255, (80, 24, 24), dtype=np.uint8))
+        return [f"data.root={root}/a.npy", f"data.test={root}/b.npy"]
+    elif name == "japanese_vowels":
+        head = "@problemName A\n@timeStamps false\n@univariate false\n@classLabel true 0 1 2\n@data\n"
+        for split in ("TRAIN", "TEST"):
+            series = [[",".join(map(str, rng.normal(size=9))) for _ in range(12)] for _ in range(30)]
+            lines = [":".join([*channels, str(i % 3)]) for i, channels in enumerate(series)]
+            (root / f"A_{split}.ts").write_text(head + "\n".join(lines) + "\n")
+    return [f"data.root={root}"]
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", PAPERS)
 def test_an_experiment_gives_the_numbers_that_it_reports(name, tmp_path):
@@ -73,41 +102,9 @@ def test_an_experiment_gives_the_numbers_that_it_reports(name, tmp_path):
     # No row of the benchmark fills every column. The VAE has a likelihood, and the VQ-VAE has the GRU sampler.
     chosen = [rows["vae"], rows["vqvae"]] if "columns" in paper(name) else [next(iter(rows.values()))]
     wanted = set(chosen[0].get("numbers") or paper(name)["columns"])
-    root = write_idx(tmp_path)
-    rng, extra = np.random.default_rng(0), []
-    if name == "odds_pyod":
-        savemat(root / "cardio.mat", {"X": rng.normal(size=(60, 5)), "y": np.arange(60)[:, None] % 3 == 0})
-    if name == "kjv_text_vae":
-        root = root / "kjv.txt"
-        root.write_text(
-            "in the beginning god created the heaven and the earth .\nand god said let there be light\n" * 20
-        )
-    if name == "brain_patches":
-        for file in ("a.npy", "b.npy"):
-            np.save(root / file, rng.integers(0, 255, (32, 24, 24), dtype=np.uint8))
-        extra, root = [f"data.test={root / 'b.npy'}"], root / "a.npy"
-    if name == "mnist1d":
-        np.savez(
-            root / "x.npz",
-            x=rng.normal(size=(60, 40)),
-            y=np.arange(60) % 10,
-            x_test=rng.normal(size=(20, 40)),
-            y_test=np.arange(20) % 10,
-        )
-        root = root / "x.npz"
-    if name == "japanese_vowels":
-        for split in ("TRAIN", "TEST"):
-            series = [
-                ":".join(",".join(map(str, rng.normal(size=9))) for _ in range(12)) + f":{i % 3}" for i in range(30)
-            ]
-            head = "@problemName A\n@timeStamps false\n@univariate false\n@classLabel true 0 1 2\n@data\n"
-            (root / f"A_{split}.ts").write_text(head + "\n".join(series) + "\n")
-    if name == "ecg5000":
-        parts = {"train_data": rng.normal(size=(60, 20)), "test_data": rng.normal(size=(30, 20))}
-        for part, array in {**parts, "test_labels": np.arange(30) % 2}.items():
-            np.save(root / f"{part}.npy", array)
+    files = written_for(name, write_idx(tmp_path))
     for i, row in enumerate(chosen):
-        overrides = [f"experiment={name}", *row.get("overrides", []), *SMALL, f"data.root={root}", *extra]
+        overrides = [f"experiment={name}", *row.get("overrides", []), *SMALL, *files]
         stages = compose("train", overrides)[0].stages.items()
         overrides += [f"stages.{stage}.trainer.max_epochs=1" for stage, config in stages if "trainer" in config]
         if name.startswith("cifar10"):

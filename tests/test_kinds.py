@@ -6,16 +6,21 @@ import numpy as np
 import pytest
 import torch
 from conftest import compose, data, names, start, trained
+from test_resume import Kill, Killed, weights
 
 from aelab import randomness
 from aelab.composition import build, fits
+from aelab.composition.instantiate import build as instantiate
 from aelab.composition.trained import Trained
 from aelab.data.drawing import draw
 from aelab.errors import UserError
 from aelab.figures.draw import draw as draw_figures
 from aelab.metrics.reconstruction import Channels
 from aelab.tokens import END, PADDING
+from aelab.training.complete import complete
 from aelab.training.evaluation import evaluate
+from aelab.training.fit import fit
+from aelab.training.prediction import known, predict
 
 # One embedded source of each kind, with a net and sizes that are quick.
 KINDS = {
@@ -89,15 +94,40 @@ SLOW = {("digits_rows", "vae"), ("breast_cancer", "ae"), ("descriptions", "vae")
 @pytest.mark.parametrize(
     ("kind", "model"), [pytest.param(*pair, marks=[] if pair in SLOW else [pytest.mark.slow]) for pair in PAIRS]
 )
-def test_a_run_trains_evaluates_and_loads(kind, model, tmp_path):
+def test_a_run_trains_evaluates_goes_on_and_predicts(kind, model, tmp_path):
+    """A run that was killed in its second epoch ends with the weights of one that was not.
+
+    What is predicted of the test split is what the model makes of it.
+    """
     if not fits.takes("model", model, *domain(kind)):
         pytest.skip("refused")
-    run = trained(tmp_path / "run", *words(kind, model), "metrics=[reconstruction,code,anomaly]")
+    line = [*words(kind, model), "metrics=[reconstruction,code,anomaly]"]
+    run = trained(tmp_path / "run", *line)
     stored = run.metrics
     assert all(np.isfinite(value) for value in stored.values())
     assert evaluate(run) == pytest.approx(
         {k: stored[k] for k in stored if k.split("/")[0] in ("val", "test")}, rel=1e-5
     )
+
+    cut = start(tmp_path / "cut", *line)
+    with pytest.raises(Killed):
+        fit(cut, callbacks=[Kill(len(data(*line).train_dataloader()) + 1)])
+    fit(cut)
+    for which in ("best", "last"):
+        a, b = weights(cut, which), weights(run, which)
+        assert all(torch.equal(a[key], b[key]) for key in b)
+
+    source = known(run, run.config.data, "test", [])
+    completes = model == "structured_cvae"  # it is told what is hidden; all others see clean data
+    noise = instantiate(run.config.noise, []) if completes else None
+    scores, _ = predict(run, tmp_path / "out", source, noise=noise)
+    assert sorted(name for name, *_ in scores) == sorted(source.names)
+    assert all(np.isfinite(value) for _, value, _, _ in scores)
+    if not completes:
+        shown = np.load(tmp_path / "out" / "codes.npz")
+        codes = dict(zip(shown["names"].tolist(), shown["codes"], strict=True))
+        expected = Trained.of(run).codes("test")[0].numpy()
+        np.testing.assert_allclose(np.stack([codes[name] for name in source.names]), expected, rtol=1e-3, atol=1e-4)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -111,11 +141,6 @@ def test_every_figure_is_drawn_or_says_why_not(kind, tmp_path):
 
 def test_a_killed_run_on_real_data_goes_on_bit_for_bit(tmp_path):
     """The means and deviations of its training split come from its checkpoint."""
-    from test_resume import Kill, Killed
-
-    from aelab.training.complete import complete
-    from aelab.training.fit import fit
-
     line = words("digits_rows", "vae")
     whole = trained(tmp_path / "whole", *line)
     run = start(tmp_path / "cut", *line)
@@ -123,7 +148,7 @@ def test_a_killed_run_on_real_data_goes_on_bit_for_bit(tmp_path):
         fit(run, callbacks=[Kill(50)])
     complete(run)
     for which in ("best", "last"):
-        a, b = (torch.load(one.checkpoint(which), weights_only=True)["state_dict"] for one in (run, whole))
+        a, b = weights(run, which), weights(whole, which)
         assert all(torch.equal(a[key], b[key]) for key in b)
     assert run.metrics == whole.metrics
 
