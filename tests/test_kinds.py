@@ -1,6 +1,7 @@
 """Every kind of data: vectors, signals, volumes and tokens, with every model that takes them."""
 
 import functools
+from collections import Counter
 
 import numpy as np
 import pytest
@@ -15,7 +16,8 @@ from aelab.composition.trained import Trained
 from aelab.data.drawing import draw
 from aelab.errors import UserError
 from aelab.figures.draw import draw as draw_figures
-from aelab.metrics.reconstruction import Channels
+from aelab.metrics.reconstruction import Channels, Reconstruction
+from aelab.noise import NoNoise
 from aelab.tokens import END, PADDING
 from aelab.training.complete import complete
 from aelab.training.evaluation import evaluate
@@ -128,6 +130,22 @@ def test_a_run_trains_evaluates_goes_on_and_predicts(kind, model, tmp_path):
         codes = dict(zip(shown["names"].tolist(), shown["codes"], strict=True))
         expected = Trained.of(run).codes("test")[0].numpy()
         np.testing.assert_allclose(np.stack([codes[name] for name in source.names]), expected, rtol=1e-3, atol=1e-4)
+
+
+def test_a_bag_of_words_gives_each_token_its_training_frequency():
+    it = data("data=descriptions", "data.max_length=24")
+    built = build.model(compose("train", [*KINDS["descriptions"], "data=descriptions", "model=vae"])[0])
+    values = Reconstruction(None)(Trained(built, it, torch.device("cpu")))
+    train, test = (
+        np.concatenate([batch.x.flatten().numpy() for batch in it.in_order(split, torch.device("cpu"), NoNoise())])
+        for split in ("train", "test")
+    )
+    counts = Counter(train[train != PADDING].tolist())
+    tokens = test[test != PADDING].tolist()
+    total = sum(counts.values()) + it.vocabulary - 1  # each id but that of padding is counted once more
+    nats = -sum(np.log((counts[token] + 1) / total) for token in tokens)
+    assert values["nats/bag_of_words"] == pytest.approx(nats / it.size("test"), rel=1e-6)
+    assert values["perplexity/bag_of_words"] == pytest.approx(np.exp(nats / len(tokens)), rel=1e-6)
 
 
 @pytest.mark.parametrize("kind", KINDS)
