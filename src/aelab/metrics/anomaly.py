@@ -47,8 +47,8 @@ class Anomaly:
     - `isolation_forest`: of scikit-learn (Liu, Ting & Zhou, 2008);
     - `mean`: squared distance from the mean.
 
-    The threshold of a score is the value that 95 % of the normal *validation* data stay below. Keys are NAME/SCORE.
-    NAME is
+    The threshold of a score is the value that 95 % of the normal *validation* data stay below. Without such data
+    there is no threshold. Keys are NAME/SCORE. NAME is
 
     - `auroc`: area under the ROC curve;
     - `average_precision`: average precision, with anomalies as positives;
@@ -70,10 +70,10 @@ class Anomaly:
                 "metrics.anomaly.normal_classes=[0,1]"
             )
         normal = {split: np.isin(trained.images(split)[1], labels) for split in ("train", "val", "test")}
-        if normal["test"].all() or not all(rows.any() for rows in normal.values()):
+        if normal["test"].all() or not (normal["train"].any() and normal["test"].any()):
             raise Unsupported(
-                f"normal classes {', '.join(map(data.name_of, labels))} must match some images of every split, and not "
-                "all images of the test split"
+                f"normal classes {', '.join(map(data.name_of, labels))} must match some data of the training split and "
+                "of the test split, and not all data of the test split"
             )
         fitted = LedoitWolf().fit(trained.codes("train")[0].numpy()[normal["train"]])
 
@@ -86,14 +86,18 @@ class Anomaly:
         result: dict[str, float] = {}
         strange = ~normal["test"]
         for name, score in scores.items():
-            threshold, values = np.quantile(score("val")[normal["val"]], 0.95), score("test")
+            values = score("test")
             result |= {
                 f"auroc/{name}": float(roc_auc_score(strange, values)),
                 f"average_precision/{name}": float(average_precision_score(strange, values)),
-                f"f1/{name}": float(f1_score(strange, values > threshold)),
-                f"recall/{name}": float((values[strange] > threshold).mean()),
-                f"false_alarms/{name}": float((values[~strange] > threshold).mean()),
             }
+            if normal["val"].any():
+                threshold = np.quantile(score("val")[normal["val"]], 0.95)
+                result |= {
+                    f"f1/{name}": float(f1_score(strange, values > threshold)),
+                    f"recall/{name}": float((values[strange] > threshold).mean()),
+                    f"false_alarms/{name}": float((values[~strange] > threshold).mean()),
+                }
             if data.in_time:
                 result[f"vus_pr/{name}"] = vus_pr(strange, values)
         return result
