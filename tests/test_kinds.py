@@ -148,7 +148,9 @@ def test_a_bag_of_words_gives_each_token_its_training_frequency():
     assert values["perplexity/bag_of_words"] == pytest.approx(np.exp(nats / len(tokens)), rel=1e-6)
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    "kind", [pytest.param(kind, marks=[] if kind == "descriptions" else [pytest.mark.slow]) for kind in KINDS]
+)
 def test_every_figure_is_drawn_or_says_why_not(kind, tmp_path):
     run = trained(tmp_path / "run", *words(kind, "vae"))
     drawn = draw_figures(run)
