@@ -1,5 +1,6 @@
 """Training is compared with a hand-written loop, with other ways to run it, and with several processes."""
 
+import csv
 import os
 import signal
 import socket
@@ -17,7 +18,7 @@ from aelab.composition import build
 from aelab.composition.trained import load
 from aelab.errors import UserError
 from aelab.runs.run import Run
-from aelab.training.fast_loop import OPTIMIZATION_HOOKS, STEP_HOOKS, TRANSFER_HOOKS
+from aelab.training.fast_loop import OPTIMIZATION_HOOKS, STEP_HOOKS, TRANSFER_HOOKS, Steps
 from aelab.training.fit import fit
 
 
@@ -89,6 +90,54 @@ def test_a_hook_that_somebody_wrote_is_called_at_every_step(written, tmp_path, m
         run = start(tmp_path / "callback", "trainer.max_epochs=1")
         assert equal(reference, fit(run, callbacks=[hooked(Callback)()]).lightning_module)
         assert len(calls) >= len(losses), "the callback's hook was not called at every step"
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        "trainer.max_epochs=3",
+        "trainer.max_epochs=2 +trainer.val_check_interval=0.5",
+        "trainer.max_epochs=3 +trainer.val_check_interval=10 trainer.check_val_every_n_epoch=null",
+        "trainer.max_epochs=3 trainer.limit_train_batches=5",
+        "trainer.max_epochs=3 trainer.max_steps=17",
+        "trainer.max_epochs=3 scheduler=cosine scheduler.interval=step",
+        "trainer.max_epochs=4 scheduler=plateau scheduler.patience=0 scheduler.factor=0.1",
+        "trainer.max_epochs=2 optimizer=lbfgs trainer.limit_train_batches=3",
+    ],
+)
+def test_the_fast_loop_logs_what_lightnings_own_loop_logs(overrides, tmp_path, monkeypatch):
+    """A model that calls `self.log` at every step, and a callback that does."""
+    from aelab.models.vae import VAE
+
+    original = VAE.training_step
+
+    def training_step(self, batch, batch_idx):
+        outputs = original(self, batch, batch_idx)
+        self.log("own/loss", outputs["loss"], on_step=True, on_epoch=True)
+        return outputs
+
+    class Logs(Callback):
+        def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+            pl_module.log("own/index", float(batch_idx), on_step=True, on_epoch=True)
+
+    class Slow(Logs):
+        def on_train_batch_start(self, *_):
+            """`fast_loop` leaves the loop to Lightning if a callback has this hook."""
+
+    monkeypatch.setattr(VAE, "training_step", training_step)
+    logged = []
+    for name, callback in (("fast", Logs()), ("slow", Slow())):
+        run = start(tmp_path / name, *overrides.split(), "data.batch_size=100", "trainer.log_every_n_steps=3")
+        trainer = fit(run, callbacks=[callback])
+        assert isinstance(getattr(trainer.fit_loop.epoch_loop.advance, "__self__", None), Steps) == (name == "fast")
+        with (run.folder / "metrics.csv").open() as file:
+            logged.append([{k: v for k, v in row.items() if v} for row in csv.DictReader(file)])
+        if name == "fast":
+            model = trainer.lightning_module
+    assert any("own/loss_step" in row for row in logged[0])
+    assert any("own/index_epoch" in row for row in logged[0])
+    assert logged[0] == logged[1]
+    assert equal(model, trainer.lightning_module)
 
 
 def test_nothing_depends_on_what_was_drawn_before(tmp_path):

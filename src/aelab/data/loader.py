@@ -15,6 +15,7 @@ from aelab.noise import Noise
 
 Split = Literal["train", "val", "test"]
 Target = Callable[[Tensor, Generator], Tensor]
+IDLE = Generator()  # for what draws nothing
 
 
 class Batch(NamedTuple):
@@ -113,6 +114,7 @@ class Loader:
 
     def __init__(self, order: Order, noise: Noise, target: Target, missing: bool) -> None:
         """`target` makes what the model explains of data as they are kept. `missing`: whether numbers may be nan."""
+        self.draws = True  # whether `target` or noise draw random numbers
         self.batch_sampler = order
         self.noise = noise
         self.target = target
@@ -127,7 +129,7 @@ class Loader:
 
     def __iter__(self) -> Iterator[Batch]:
         for step, (items, y, weight) in enumerate(self.raw(), self.batch_sampler.start):
-            g = self.batch_sampler.generator(step)
+            g = self.batch_sampler.generator(step) if self.draws else IDLE
             x = self.target(items, g)
             seen, hidden = self.noise(x.nan_to_num(0) if self.missing else x, g)
             yield Batch(seen, x, y, hidden, weight)

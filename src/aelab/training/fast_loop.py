@@ -8,19 +8,17 @@ hook, profiler or transfer that somebody did write is left as it is.
 import os
 from collections import OrderedDict
 from contextlib import nullcontext
-from functools import partial
 from typing import Any
 
 import torch
 from lightning import LightningDataModule, LightningModule, Trainer
-from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from lightning.pytorch.core.hooks import DataHooks
-from lightning.pytorch.loops.progress import _OptimizationProgress
 from lightning.pytorch.plugins.precision import Precision
 from lightning.pytorch.profilers import PassThroughProfiler
 from lightning.pytorch.strategies import SingleDeviceStrategy
 from torch import Tensor
-from torch.optim import Optimizer
+from torch.optim import LBFGS, Optimizer
 
 STEP_HOOKS = (
     "on_train_batch_start",
@@ -36,23 +34,32 @@ TRANSFER_HOOKS = ("on_before_batch_transfer", "transfer_batch_to_device", "on_af
 
 def speed_up(trainer: Trainer, model: LightningModule, data: LightningDataModule) -> None:
     """Prepare a trainer that was not started yet, for this model and for data whose batches are on the device."""
-    for part, base in (*((callback, Callback) for callback in trainer.callbacks), (model, LightningModule)):  # type: ignore[attr-defined]
+    callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
+    for callback in callbacks:
+        if isinstance(callback, ModelCheckpoint) and _saves_between_epochs(callback):
+            callback.on_train_batch_end = None  # type: ignore[method-assign, assignment]
+    for part, base in (*((callback, Callback) for callback in callbacks), (model, LightningModule)):
         for hook in STEP_HOOKS:
             if not _written(part, base, hook):
                 setattr(part, hook, None)  # Lightning skips what cannot be called
-    if not any(_written(part, DataHooks, hook) for part in (model, data) for hook in TRANSFER_HOOKS):
+    stays = not any(_written(part, DataHooks, hook) for part in (model, data) for hook in TRANSFER_HOOKS)
+    if stays:
         model._on_before_batch_transfer = model._apply_batch_transfer_handler = _stay  # type: ignore[method-assign]
     loop = trainer.fit_loop.epoch_loop
     loop._build_kwargs = _arguments  # type: ignore[method-assign]
     if (
-        type(trainer.strategy) is SingleDeviceStrategy
+        stays
+        and type(trainer.profiler) is PassThroughProfiler  # type: ignore[attr-defined]
+        and type(trainer.strategy) is SingleDeviceStrategy
         and type(trainer.strategy.precision_plugin) is Precision
+        and model.automatic_optimization
         and trainer.accumulate_grad_batches == 1
         and trainer.gradient_clip_val is None
         and not any(_written(model, LightningModule, hook) for hook in OPTIMIZATION_HOOKS)
-        and not any(getattr(part, hook) for part in (model, *trainer.callbacks) for hook in STEP_HOOKS[1:-1])  # type: ignore[attr-defined]
+        and not any(getattr(part, hook) for part in (model, *callbacks) for hook in STEP_HOOKS[:-1])
     ):
-        loop.automatic_optimization.run = partial(step, loop.automatic_optimization.optim_progress, model)  # type: ignore[method-assign]
+        steps = Steps(loop, model)
+        loop.advance, loop.on_advance_end = steps.advance, steps.end  # type: ignore[method-assign]
     if type(trainer.profiler) is PassThroughProfiler:  # type: ignore[attr-defined]
         trainer.profiler = _NoProfiler()  # type: ignore[attr-defined]
     if not torch.cuda.is_available():
@@ -60,13 +67,7 @@ def speed_up(trainer: Trainer, model: LightningModule, data: LightningDataModule
         os.environ["PYTORCH_NVML_BASED_CUDA_CHECK"] = "0"
 
 
-def step(
-    progress: _OptimizationProgress,
-    model: LightningModule,
-    optimizer: Optimizer,
-    batch_idx: int,
-    arguments: OrderedDict[str, Any],
-) -> dict[str, Any]:
+def step(model: LightningModule, optimizer: Optimizer, batch: Any, batch_idx: int) -> dict[str, Any]:
     """Take one step of the optimizer as a hand-written loop does, in full precision, on one device, without hooks.
 
     Lightning makes the same calls, through twenty others.
@@ -74,17 +75,84 @@ def step(
     outputs: dict[str, Any] = {}
 
     def closure() -> Tensor:
-        outputs.update(model.training_step(*arguments.values()))  # type: ignore[arg-type]
-        optimizer.zero_grad()
-        loss: Tensor = outputs["loss"]
-        loss.backward()
+        with torch.enable_grad():
+            outputs.update(model.training_step(batch, batch_idx))  # type: ignore[arg-type]
+            optimizer.zero_grad()
+            loss: Tensor = outputs["loss"]
+            loss.backward()
         return loss
 
-    progress.optimizer.step.increment_ready()
-    optimizer.step(torch.enable_grad()(closure))  # type: ignore[arg-type]
-    progress.optimizer.step.increment_completed()
+    if type(optimizer).step.__module__.startswith("torch.optim.") and not isinstance(optimizer, LBFGS):
+        closure()  # which these optimizers would do first
+        optimizer.step()
+    else:
+        optimizer.step(closure)  # type: ignore[arg-type]
     outputs["loss"] = outputs["loss"].detach()
     return outputs
+
+
+class Steps:
+    """What replaces two methods of Lightning's loop over the batches of an epoch. Its books stay the same."""
+
+    def __init__(self, loop: Any, model: LightningModule) -> None:
+        self.loop, self.model = loop, model
+        self.ordinary = loop.advance, loop.on_advance_end
+        self.plain = False
+        """Whether nothing is due between two batches of this epoch: no validation, no step of a scheduler."""
+
+    def advance(self, data_fetcher: Any) -> None:
+        """Train on one batch."""
+        loop, model, progress = self.loop, self.model, self.loop.batch_progress
+        if loop.restarting:
+            self.plain = False
+            self.ordinary[0](data_fetcher)
+            return
+        if loop.val_loop.restarting:
+            loop.val_loop.restarting = False
+        trainer, batch, batch_idx = loop.trainer, next(data_fetcher)[0], loop.batch_idx + 1
+        connector, count = trainer._logger_connector, loop.automatic_optimization.optim_progress.optimizer.step
+        if batch_idx == 0:
+            whole = trainer.val_check_batch == trainer.num_training_batches
+            self.plain = whole and trainer._val_check_time_interval is None and not trainer.lr_scheduler_configs
+        progress.is_last_batch = data_fetcher.done
+        progress.increment_ready()
+        connector.on_batch_start(batch)
+        connector._current_fx = None
+        progress.increment_started()
+        count.increment_ready()
+        model._current_fx_name = "training_step"
+        outputs = step(model, trainer.optimizers[0], batch, batch_idx)
+        count.increment_completed()
+        progress.increment_processed()
+        if not self.plain:
+            loop.update_lr_schedulers("step", update_plateau_schedulers=False)
+            if loop._num_ready_batches_reached():
+                loop.update_lr_schedulers("epoch", update_plateau_schedulers=False)
+        model._current_fx_name = "on_train_batch_end"
+        for callback in trainer.callbacks:
+            if callback.on_train_batch_end:
+                callback.on_train_batch_end(trainer, model, outputs, batch, batch_idx)
+        if model.on_train_batch_end:  # type: ignore[truthy-function]
+            model.on_train_batch_end(outputs, batch, batch_idx)
+        model._current_fx_name = None
+        if connector._current_fx is not None:  # `self.log` was called
+            connector.on_batch_end()
+            connector.update_train_step_metrics()
+        trainer._results.batch = trainer._results.batch_size = None  # what is logged after the epoch has no batch
+        progress.increment_completed()
+
+    def end(self, data_fetcher: Any) -> None:
+        """Do what comes between this batch and the next."""
+        loop, trainer = self.loop, self.loop.trainer
+        due = loop._num_ready_batches_reached() or trainer.should_stop or trainer.received_sigterm
+        if due or not self.plain or loop._skip_next_val:
+            self.ordinary[1](data_fetcher)
+        else:
+            loop._batches_that_stepped += 1
+
+
+def _saves_between_epochs(callback: ModelCheckpoint) -> bool:
+    return callback._every_n_train_steps < 1 and callback._train_time_interval is None
 
 
 def _written(part: object, base: type, hook: str) -> bool:
