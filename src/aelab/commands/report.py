@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 from aelab.atomic import write_text
+from aelab.runs.ranks import ranks
 from aelab.runs.table import Report
 
 
@@ -16,10 +17,13 @@ def main(words: list[str]) -> None:
     parser.add_argument("--format", choices=["markdown", "csv", "latex", "html"], default="markdown")
     parser.add_argument("--output", type=Path, help="a file to write to, instead of the screen")
     parser.add_argument("--paired", nargs=2, metavar=("A", "B"), help="t-test of two settings: model=ae model=vae")
+    parser.add_argument("--ranks", metavar="KEY", help="ranks of the values of a setting over all others: model")
     arguments = parser.parse_args(words)
     report = Report(arguments.folders, arguments.columns, arguments.sort)
     if arguments.paired:
         text = report.paired(*arguments.paired)
+    elif arguments.ranks:
+        text = ranks(report, arguments.ranks)
     elif arguments.format == "html":
         from aelab.figures.report_page import page  # matplotlib takes a second to import
 
