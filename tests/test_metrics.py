@@ -431,6 +431,20 @@ def test_a_run_on_another_machine_is_evaluated_there(monkeypatch):
     assert build.device_of(compose("train", ["trainer=gpu"])[0]) == CPU
 
 
+def test_ranges_count_each_anomaly_and_each_alarm_once():
+    """Two anomalies of 8 and 2 points, alarms of 4, 1 and 3 points."""
+    from aelab.metrics.anomaly import ranges
+
+    strange = np.array([0, 1, 1, 1, 1, 1, 1, 1, 1, 0, 0, 0, 1, 1, 0, 0], dtype=bool)
+    found = np.array([1, 1, 1, 1, 0, 1, 0, 0, 0, 0, 0, 0, 0, 1, 1, 1], dtype=bool)
+    recall, precision = (4 / 8 + 1 / 2) / 2, (3 / 4 + 1 + 1 / 3) / 3
+    assert ranges(strange, found) == pytest.approx(
+        {"range_precision": precision, "range_recall": recall, "range_f1": 2 / (1 / precision + 1 / recall)}
+    )
+    assert set(ranges(strange, strange).values()) == {1.0}
+    assert set(ranges(strange, np.zeros(16, dtype=bool)).values()) == {0.0}
+
+
 def test_the_volume_under_the_precision_recall_surface():
     """Perfect scores fill it without a buffer, a shift inside the buffer costs little, and noise has the base rate."""
     from aelab.metrics.anomaly import vus_pr

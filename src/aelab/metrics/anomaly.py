@@ -55,7 +55,7 @@ class Anomaly:
     - `f1`: harmonic mean of precision and recall at the threshold;
     - `recall`: share of anomalies above the threshold;
     - `false_alarms`: share of normal test data above the threshold;
-    - `vus_pr`: of windows of a recording, see `vus_pr`.
+    - `vus_pr`, `range_precision`, `range_recall`, `range_f1`: of windows of a recording, see `vus_pr` and `ranges`.
     """
 
     normal_classes: Sequence[int | str] | None
@@ -98,6 +98,8 @@ class Anomaly:
                     f"recall/{name}": float((values[strange] > threshold).mean()),
                     f"false_alarms/{name}": float((values[~strange] > threshold).mean()),
                 }
+                if data.in_time:
+                    result |= {f"{key}/{name}": value for key, value in ranges(strange, values > threshold).items()}
             if data.in_time:
                 result[f"vus_pr/{name}"] = vus_pr(strange, values)
         return result
@@ -135,6 +137,25 @@ def detectors(trained: Trained) -> dict[str, Callable[[Split], Scores]]:
     }
 
 
+def ranges(strange: NDArray[np.bool_], found: NDArray[np.bool_]) -> dict[str, float]:
+    """Return precision, recall and F1 of whole anomalies, for points (N,) in time order.
+
+    An anomaly is a longest stretch of `strange` points, and an alarm one of `found` points. Recall is the mean over
+    anomalies of the share that is found. Precision is the mean over alarms of the share that is strange, and 0 without
+    an alarm. Tatbul, Lee, Zdonik, Alam & Gottschlich, Precision and recall for time series, 2018, equations 4 and 8,
+    with no weight on existence, a flat bias, and a cardinality factor of 1.
+    """
+    recall = float(np.mean([found[start:end].mean() for start, end in _spans(strange)]))
+    precision = float(np.mean([strange[start:end].mean() for start, end in _spans(found)] or [0.0]))
+    f1 = 2 * precision * recall / (precision + recall) if precision + recall else 0.0
+    return {"range_precision": precision, "range_recall": recall, "range_f1": f1}
+
+
+def _spans(points: NDArray[np.bool_]) -> list[tuple[int, int]]:
+    edges = np.flatnonzero(np.diff(np.concatenate([[0], points.astype(int), [0]])))
+    return list(zip(edges[::2], edges[1::2], strict=True))
+
+
 def vus_pr(strange: NDArray[np.bool_], scores: Scores, longest: int | None = None) -> float:
     """Return the volume under the precision-recall surface of scores (N,) in time order.
 
@@ -144,8 +165,7 @@ def vus_pr(strange: NDArray[np.bool_], scores: Scores, longest: int | None = Non
     `longest`, by default the median length of an anomaly. Paparrizos, Boniol, Palpanas, Tsay, Elmore & Franklin, Volume
     under the surface, 2022, section 4.
     """
-    edges = np.flatnonzero(np.diff(np.concatenate([[0], strange.astype(int), [0]])))
-    spans = list(zip(edges[::2], edges[1::2], strict=True))
+    spans = _spans(strange)
     longest = int(np.median([end - start for start, end in spans])) if longest is None else longest
     thresholds = np.unique(np.quantile(scores, np.linspace(1, 0, THRESHOLDS)))[::-1]
     areas = []
