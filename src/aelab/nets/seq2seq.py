@@ -93,8 +93,14 @@ class Decoder(nn.Module):
             shown = torch.where(gone, UNKNOWN if self.recipe.vocabulary else 0, shown)
         steps = self.steps(shown)
         states = self.cells(torch.cat([steps, z[:, None].expand(-1, steps.shape[1], -1)], 2), self.state(z))[0]
-        out: Tensor = self.out(states).transpose(1, 2)
-        return out
+        if self.recipe.vocabulary:
+            kept = x[:, 0] != PADDING  # logits of a large vocabulary are most of the work, and padding needs none
+            logits = self.out(states[kept])
+            out: Tensor = logits.new_zeros(*kept.shape, logits.shape[1])
+            out[kept] = logits
+        else:
+            out = self.out(states)
+        return out.transpose(1, 2)
 
     def generate(self, z: Tensor) -> Tensor:
         """Write step by step. With `generation: sample`, the logits are those of the tokens that were drawn."""
