@@ -107,6 +107,7 @@ def test_a_verb_explains_itself():
         ("evaluate run=x splits=[train]", "splits=[train] is a list, and a list of one of val, test belongs there"),
         ("train scheduler=cosine scheduler.interval=week", "scheduler.interval=week is none of epoch, step"),
         ("train optimizer.lr=-1 trainer.max_epochs=1", "optimizer: Invalid learning rate: -1"),
+        ("train trainer.precision=bf16-mixed trainer.gradient_clip_val=1", "type optimizer.fused=false"),
         ("train net.activation=Relu", "torch.nn has no activation 'Relu', did you mean 'ReLU'?"),
         ("train noise=masking noise.p=2", "noise.p is a share between 0 and 1, got 2"),
         ("train +model.foo=1", "unexpected keyword argument 'foo'"),

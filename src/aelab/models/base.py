@@ -9,6 +9,7 @@ from typing import Any, ClassVar, TypeVar, cast
 import torch
 import torch.nn.functional as F
 from lightning import LightningModule
+from lightning.pytorch.plugins import MixedPrecision
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
@@ -135,6 +136,9 @@ class Objective(LightningModule):
 
     def configure_optimizers(self) -> Any:
         optimizer = self.optimizer_of(p for p in self.parameters() if p.requires_grad)
+        mixed = isinstance(self.trainer.precision_plugin, MixedPrecision)
+        if mixed and self.trainer.gradient_clip_val and getattr(optimizer, "_step_supports_amp_scaling", False):
+            raise UserError("a fused optimizer does not clip gradients in mixed precision: type optimizer.fused=false")
         return [optimizer], descriptions(self.scheduler, optimizer, self.trainer)
 
 
