@@ -16,7 +16,7 @@ from aelab.errors import UserError
 from aelab.runs.log import Console, start_console
 from aelab.runs.ranks import ranks
 from aelab.runs.run import Run
-from aelab.runs.table import Report, number
+from aelab.runs.table import HIGHER_IS_BETTER, Report, number
 
 LOSS = {("ae", 4): [3.0, 4.0, 5.5], ("ae", 8): [2.0, 2.1, 2.3], ("vae", 4): [9.0, 9.5, 9.1], ("vae", 8): [7.0]}
 
@@ -57,6 +57,24 @@ def test_the_best_is_bold_and_knows_which_way_is_up(runs):
     assert rows[1][:2] == ["vae", "4"], "the greatest psnr comes first"
     bold = [(row[0], row[1], i) for row in rows[1:] for i in (3, 4) if row[i].startswith("<")]
     assert sorted(bold) == [("ae", "8", 3), ("vae", "4", 4)]
+
+
+@pytest.mark.parametrize(
+    ("column", "higher"),
+    [
+        ("anomaly/f1/error", True),
+        ("anomaly/vus_pr/error", True),
+        ("anomaly/false_alarms/knn", False),
+        ("anomaly/of_normal/isolation_forest", False),
+        ("representation/knn/codes", True),
+        ("reconstruction/r2_of/x/model", True),
+        ("reconstruction/exact/model", True),
+        ("reconstruction/mse/model", False),
+        ("test/loss", False),
+    ],
+)
+def test_which_way_is_up(column, higher):
+    assert bool(HIGHER_IS_BETTER.search(column)) == higher
 
 
 def test_latex_has_one_cell_a_column_and_nothing_unescaped(runs):

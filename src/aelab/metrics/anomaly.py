@@ -52,6 +52,7 @@ class Anomaly:
 
     - `auroc`: area under the ROC curve;
     - `average_precision`: average precision, with anomalies as positives;
+    - `of_normal`, `of_anomalies`: mean score of the normal test data, and of the anomalies;
     - `f1`: harmonic mean of precision and recall at the threshold;
     - `recall`: share of anomalies above the threshold;
     - `false_alarms`: share of normal test data above the threshold;
@@ -90,6 +91,8 @@ class Anomaly:
             result |= {
                 f"auroc/{name}": float(roc_auc_score(strange, values)),
                 f"average_precision/{name}": float(average_precision_score(strange, values)),
+                f"of_normal/{name}": float(values[~strange].mean()),
+                f"of_anomalies/{name}": float(values[strange].mean()),
             }
             if normal["val"].any():
                 threshold = np.quantile(score("val")[normal["val"]], 0.95)

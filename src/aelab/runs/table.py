@@ -16,7 +16,7 @@ from aelab.runs.run import Run
 from aelab.runs.sweep import is_place
 
 HIGHER_IS_BETTER = re.compile(
-    r"psnr|ssim|log_p|elbo|probe|knn|accuracy|nmi|auroc|average_precision|precision|recall|robustness|active"
+    r"psnr|ssim|\br2|log_p|elbo|probe|/knn/|accuracy|exact|nmi|auroc|precision|recall|\bf1|range_f1|vus_pr|robustness|active"
 )
 GROUPS = ("model", "net", "data", "noise", "reconstruction")
 
