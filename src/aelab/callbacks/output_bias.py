@@ -1,4 +1,4 @@
-"""Starts a decoder at the mean training image."""
+"""Starts a decoder at the mean of the training data."""
 
 from typing import Any
 
@@ -10,11 +10,12 @@ from aelab.errors import UserError
 
 
 class OutputBias(Callback):
-    """Sets the bias of the decoder's last layer to the logit of the mean training image, before the first step.
+    """Sets the bias of the decoder's last layer to the mean training datum, before the first step.
 
-    The bias of a linear layer holds one mean per pixel and channel. The bias of a convolution holds one mean per
-    channel. Each mean is kept `margin` away from 0 and 1, because the logits of 0 and 1 are infinite. The code of
-    Burda, Grosse & Salakhutdinov, Importance weighted autoencoders, 2016, does the same.
+    If the reconstruction term takes the sigmoid of what the decoder gives, the bias is the logit of the mean. Each mean
+    is then kept `margin` away from 0 and 1, because the logits of 0 and 1 are infinite. The bias of a linear layer has
+    a mean for each value, and that of a convolution one for each channel. What is missing counts in no mean. The code
+    of Burda, Grosse & Salakhutdinov, Importance weighted autoencoders, 2016, does the same for images.
 
     Raises UserError for a decoder whose last layer has no such bias.
     """
@@ -27,16 +28,20 @@ class OutputBias(Callback):
         if trainer.global_step:  # a resumed run has trained its bias already
             return
         data: Any = trainer.datamodule  # type: ignore[attr-defined]
-        total, images = torch.zeros(()), 0
+        total = number = torch.zeros((), device=pl_module.device)
         for batch in data.in_order("train", pl_module.device, data.noise):
-            total, images = total.to(batch.x) + batch.x.sum(0), images + len(batch.x)
-        mean = total / images  # (C, H, W)
+            total, number = total + batch.x.nansum(0), number + (~batch.x.isnan()).sum(0)  # (C, *sizes)
         bias = _last_bias(pl_module)
-        for shape in (mean.flatten(), mean.mean((1, 2))):
-            if shape.shape == bias.shape:
-                bias.copy_(shape.clamp(self.margin, 1 - self.margin).logit())
+        for sums, numbers in (
+            (total.flatten(), number.flatten()),
+            (total.view(len(total), -1).sum(1), number.view(len(total), -1).sum(1)),
+        ):
+            if sums.shape == bias.shape:
+                mean = sums / numbers.clamp_min(1)
+                identity = getattr(pl_module.reconstruction, "link", "sigmoid") == "identity"
+                bias.copy_(mean if identity else mean.clamp(self.margin, 1 - self.margin).logit())
                 return
-        raise UserError("callbacks.output_bias needs a decoder whose last layer has one bias per pixel or per channel")
+        raise UserError("callbacks.output_bias needs a decoder whose last layer has one bias per value or per channel")
 
 
 def _last_bias(model: LightningModule) -> torch.Tensor:
