@@ -8,10 +8,10 @@ import inspect
 import pytest
 import torch
 from lightning import LightningModule, Trainer
+from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.core.optimizer import LightningOptimizer
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.loops import progress, training_epoch_loop
-from lightning.pytorch.loops.optimization.automatic import _AutomaticOptimization
 
 
 @pytest.fixture(scope="module")
@@ -25,12 +25,25 @@ def parameters(function) -> list[str]:
 
 def test_fast_loop(trainer):
     loop = trainer.fit_loop.epoch_loop
-    assert isinstance(progress._OptimizationProgress(), object)
     assert isinstance(loop.automatic_optimization.optim_progress, progress._OptimizationProgress)
-    assert {"increment_ready", "increment_completed"} <= set(
-        dir(loop.automatic_optimization.optim_progress.optimizer.step)
+    count = loop.automatic_optimization.optim_progress.optimizer.step
+    assert {"increment_ready", "increment_completed"} <= set(dir(count))
+    assert {"increment_ready", "increment_started", "increment_processed", "increment_completed"} <= set(
+        dir(loop.batch_progress)
     )
-    assert parameters(_AutomaticOptimization.run) == ["self", "optimizer", "batch_idx", "kwargs"]
+    assert parameters(loop.advance) == parameters(loop.on_advance_end) == ["data_fetcher"]
+    assert parameters(loop.update_lr_schedulers) == ["interval", "update_plateau_schedulers"]
+    assert callable(loop._num_ready_batches_reached)
+    assert loop._skip_next_val is False
+    assert {"batch_idx", "restarting"} <= set(dir(loop))
+    assert {"val_check_batch", "_val_check_time_interval"} <= {
+        *dir(trainer),
+        *trainer.fit_loop.setup_data.__code__.co_names,
+    }
+    assert callable(trainer._logger_connector.on_batch_start)
+    assert callable(trainer._logger_connector.update_train_step_metrics)
+    assert trainer._logger_connector._current_fx is None
+    assert {"_every_n_train_steps", "_train_time_interval"} <= set(vars(ModelCheckpoint()))
     assert parameters(loop._build_kwargs) == ["kwargs", "batch", "batch_idx"]
     assert parameters(LightningModule._on_before_batch_transfer) == ["self", "batch", "dataloader_idx"]
     assert parameters(LightningModule._apply_batch_transfer_handler) == ["self", "batch", "device", "dataloader_idx"]
