@@ -431,6 +431,20 @@ def test_a_run_on_another_machine_is_evaluated_there(monkeypatch):
     assert build.device_of(compose("train", ["trainer=gpu"])[0]) == CPU
 
 
+@pytest.mark.parametrize("sizes", [(16, 16, 16), (12, 14, 16), (9, 16, 12), (5, 5, 5)])
+def test_ssim_of_volumes_is_that_of_scikit_image(sizes):
+    from aelab.reconstruction import ssim
+
+    g = torch.Generator().manual_seed(0)
+    x = torch.rand(3, 1, *sizes, generator=g)
+    image = (x + 0.1 * torch.randn(x.shape, generator=g)).clamp(0, 1)
+    margin = min(5, (min(sizes) - 1) // 2)  # voxels beside the centre of the window
+    options = {"gaussian_weights": True, "use_sample_covariance": False, "data_range": 1}
+    for similarity, a, b in zip(ssim(image, x, 1.5), image[:, 0].double(), x[:, 0].double(), strict=True):
+        expected = structural_similarity(a.numpy(), b.numpy(), sigma=min(1.5, (margin + 0.4) / 3.5), **options)
+        assert float(similarity) == pytest.approx(expected, abs=1e-6)
+
+
 def test_ranges_count_each_anomaly_and_each_alarm_once():
     """Two anomalies of 8 and 2 points, alarms of 4, 1 and 3 points."""
     from aelab.metrics.anomaly import ranges
