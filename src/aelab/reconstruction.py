@@ -366,7 +366,8 @@ def _ssim_of_volumes(image: Tensor, x: Tensor, sigma: float) -> Tensor:
     a, b, aa, bb, ab = local.view(5, len(x), -1)
     c1, c2 = 0.01**2, 0.03**2
     variances = (aa - a.square()).clamp_min(0) + (bb - b.square()).clamp_min(0)
-    similarity = (2 * a * b + c1) * (2 * (ab - a * b) + c2) / ((a.square() + b.square() + c1) * (variances + c2))
+    similarity: Tensor = (2 * a * b + c1) * (2 * (ab - a * b) + c2)
+    similarity = similarity / ((a.square() + b.square() + c1) * (variances + c2))
     return similarity.mean(1)
 
 
