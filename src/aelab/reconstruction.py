@@ -355,15 +355,15 @@ def ssim(image: Tensor, x: Tensor, sigma: float) -> Tensor:
 
 
 def _ssim_of_volumes(image: Tensor, x: Tensor, sigma: float) -> Tensor:
-    """A Gaussian window is separable. torchmetrics does not use that, and what it gives is not scikit-image's value."""
+    """torchmetrics takes twenty times as long, because it does not blur each size by itself. It fails below 11 voxels."""
     margin = int(3.5 * sigma + 0.5)
     window = torch.exp(-torch.arange(-margin, margin + 1.0, device=x.device, dtype=x.dtype).square() / (2 * sigma**2))
-    window = window / window.sum()
-    maps = torch.stack([image, x, image.square(), x.square(), image * x])
-    local = maps.flatten(0, 2)[:, None]
-    for axis in range(3):
-        local = F.conv3d(local, window.view([1, 1, *(-1 if i == axis else 1 for i in range(3))]))
-    a, b, aa, bb, ab = local.view(5, len(x), -1)
+    local = torch.stack([image, x, image.square(), x.square(), image * x])
+    for size in x.shape[2:]:  # each size in turn becomes the last one
+        unit = F.pad(torch.eye(size, device=x.device, dtype=x.dtype)[:, None], (margin, margin), mode="reflect")
+        blur = F.conv1d(unit, (window / window.sum()).view(1, 1, -1))[:, 0]
+        local = local.movedim(3, -1) @ blur
+    a, b, aa, bb, ab = local.flatten(2).unbind()
     c1, c2 = 0.01**2, 0.03**2
     variances = (aa - a.square()).clamp_min(0) + (bb - b.square()).clamp_min(0)
     similarity: Tensor = (2 * a * b + c1) * (2 * (ab - a * b) + c2)
