@@ -355,7 +355,7 @@ def ssim(image: Tensor, x: Tensor, sigma: float) -> Tensor:
 
 
 def _ssim_of_volumes(image: Tensor, x: Tensor, sigma: float) -> Tensor:
-    """torchmetrics takes twenty times as long, because it does not blur each size by itself. It fails below 11 voxels."""
+    """torchmetrics takes twenty times as long, because it does not blur each size by itself. It needs 11 voxels."""
     margin = int(3.5 * sigma + 0.5)
     window = torch.exp(-torch.arange(-margin, margin + 1.0, device=x.device, dtype=x.dtype).square() / (2 * sigma**2))
     local = torch.stack([image, x, image.square(), x.square(), image * x])
