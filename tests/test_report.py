@@ -140,6 +140,8 @@ def test_ranks_need_blocks_and_values(runs):
         ranks(Report([runs], ["test/loss"], None), "model")
     with pytest.raises(UserError, match="no run has the setting 'modell', did you mean 'model'"):
         ranks(Report([runs], ["test/loss"], None), "modell")
+    with pytest.raises(UserError, match="leave out --format"):
+        command.main([str(runs), "--ranks", "model", "--format", "latex"])
 
 
 @pytest.mark.parametrize(

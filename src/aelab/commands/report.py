@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 from aelab.atomic import write_text
+from aelab.errors import UserError
 from aelab.runs.ranks import ranks
 from aelab.runs.table import Report
 
@@ -19,6 +20,8 @@ def main(words: list[str]) -> None:
     parser.add_argument("--paired", nargs=2, metavar=("A", "B"), help="t-test of two settings: model=ae model=vae")
     parser.add_argument("--ranks", metavar="KEY", help="ranks of the values of a setting over all others: model")
     arguments = parser.parse_args(words)
+    if arguments.format != "markdown" and (arguments.paired or arguments.ranks):
+        raise UserError("--paired and --ranks write text: leave out --format")
     report = Report(arguments.folders, arguments.columns, arguments.sort)
     if arguments.paired:
         text = report.paired(*arguments.paired)
