@@ -27,6 +27,7 @@ from aelab.data.errors import errors
 from aelab.data.loader import Batch
 from aelab.errors import Unsupported, UserError
 from aelab.metrics import generation
+from aelab.metrics.anomaly import FOR_A_THRESHOLD
 from aelab.metrics.classifier import cache, classifier, features
 from aelab.metrics.code import mutual_information
 from aelab.metrics.pca import PCA
@@ -408,6 +409,12 @@ def test_anomalies_are_told_by_scores_and_a_threshold_from_validation(tmp_path):
     threshold = np.quantile(errors["val"], 0.95)
     assert values["recall/error"] == pytest.approx((errors["test"][strange] > threshold).mean())
     assert values["false_alarms/error"] == pytest.approx((errors["test"][~strange] > threshold).mean())
+    assert values["of_normal/error"] == pytest.approx(errors["test"][~strange].mean())
+    assert values["of_anomalies/error"] == pytest.approx(errors["test"][strange].mean())
+    few = group("anomaly", "metrics.anomaly.normal_classes=[0]")(subject)  # a class, with 14 validation images
+    assert (subject.images("val")[1] == 0).sum() < FOR_A_THRESHOLD
+    assert not [name for name in few if name.startswith(("f1/", "recall/", "false_alarms/"))]
+    assert few["auroc/error"] > 0.5
 
     covariance = LedoitWolf().fit(subject.codes("train")[0].numpy())
     centred = subject.codes("test")[0].numpy() - covariance.location_

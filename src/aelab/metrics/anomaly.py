@@ -23,6 +23,7 @@ Scores = NDArray[np.float64]
 
 ROWS = 20_000  # detectors are fitted to at most this many training data, drawn at random
 NEIGHBOURS = 5
+FOR_A_THRESHOLD = 20  # normal validation data, of which one may lie above the 95 % quantile
 THRESHOLDS = 200  # of the precision-recall surface
 
 
@@ -47,8 +48,8 @@ class Anomaly:
     - `isolation_forest`: of scikit-learn (Liu, Ting & Zhou, 2008);
     - `mean`: squared distance from the mean.
 
-    The threshold of a score is the value that 95 % of the normal *validation* data stay below. Without such data
-    there is no threshold. Keys are NAME/SCORE. NAME is
+    The threshold of a score is the value that 95 % of the normal *validation* data stay below. With fewer than 20 of
+    them there is no threshold, and no number that needs one. Keys are NAME/SCORE. NAME is
 
     - `auroc`: area under the ROC curve;
     - `average_precision`: average precision, with anomalies as positives;
@@ -94,7 +95,7 @@ class Anomaly:
                 f"of_normal/{name}": float(values[~strange].mean()),
                 f"of_anomalies/{name}": float(values[strange].mean()),
             }
-            if normal["val"].any():
+            if normal["val"].sum() >= FOR_A_THRESHOLD:
                 threshold = np.quantile(score("val")[normal["val"]], 0.95)
                 result |= {
                     f"f1/{name}": float(f1_score(strange, values > threshold)),
