@@ -37,6 +37,7 @@ PAPERS = ROOT / "docs" / "papers"
 LOGS = Path("logs", "reproduction")
 ELSEWHERE = (
     "data.root=",
+    "data.test=",
     "hydra",
     "trainer.accelerator=",
     "trainer.devices=",
