@@ -4,8 +4,10 @@ import math
 
 import pytest
 import torch
-from conftest import model
+from conftest import compose, model
 from torch import nn
+
+from aelab.composition import build
 
 
 @pytest.mark.parametrize(("init", "gain"), [("glorot", 1), ("glorot_4", 4)])
@@ -31,3 +33,15 @@ def test_convolutions_between_two_halvings_keep_size_and_channels():
     activations = [m for m in built.modules() if isinstance(m, nn.GELU)]
     assert len(activations) == 7 + 7  # after every convolution down, and before each one up
     assert built(torch.rand(2, 1, 28, 28)).shape == (2, 1, 28, 28)
+
+
+@pytest.mark.parametrize("data", ["digits", "digits_rows", "moving_digits"])
+@pytest.mark.parametrize("more", ["", "net.down=max_pool net.up=upsample net.between=1"])
+def test_a_convolution_without_bias_follows_any_contrast(data, more):
+    config, _ = compose("train", [f"data={data}", "net=conv", "model=ae", "net.bias=false", *more.split()])
+    built = build.model(config)
+    assert not [name for name, _ in built.named_parameters() if "bias" in name]
+    x = torch.rand(2, *config.data.shape)
+    z = built.encoder(x)
+    torch.testing.assert_close(built.encoder(3 * x), 3 * z)
+    torch.testing.assert_close(built.decoder(3 * z), 3 * built.decoder(z))

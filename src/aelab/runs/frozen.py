@@ -11,7 +11,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-VERSION = 4
+VERSION = 5
 
 Part = dict[str, Any]
 Change = Callable[[Part, Part], None]
@@ -167,6 +167,16 @@ def _drop_last(part: Part, root: Part) -> None:
     """The last batch of an epoch was always kept."""
     if "split_seed" in part and "shape" in part:
         part.setdefault("drop_last", False)
+
+
+# Version 5
+
+
+@change(5)
+def _bias(part: Part, root: Part) -> None:
+    """Convolutions always had biases."""
+    if part["_target_"] == "aelab.nets.conv.Conv":
+        part.setdefault("bias", True)
 
 
 def word_today(word: str) -> str:
