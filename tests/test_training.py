@@ -94,16 +94,20 @@ def test_a_hook_that_somebody_wrote_is_called_at_every_step(written, tmp_path, m
 
 @pytest.mark.parametrize(
     "overrides",
-    [
-        "trainer.max_epochs=3",
+    but_slow(
+        [
+            "trainer.max_epochs=3",
+            "trainer.max_epochs=2 +trainer.val_check_interval=0.5",
+            "trainer.max_epochs=3 +trainer.val_check_interval=10 trainer.check_val_every_n_epoch=null",
+            "trainer.max_epochs=3 trainer.limit_train_batches=5",
+            "trainer.max_epochs=3 trainer.max_steps=17",
+            "trainer.max_epochs=3 scheduler=cosine scheduler.interval=step",
+            "trainer.max_epochs=4 scheduler=plateau scheduler.patience=0 scheduler.factor=0.1",
+            "trainer.max_epochs=2 optimizer=lbfgs trainer.limit_train_batches=3",
+        ],
         "trainer.max_epochs=2 +trainer.val_check_interval=0.5",
-        "trainer.max_epochs=3 +trainer.val_check_interval=10 trainer.check_val_every_n_epoch=null",
-        "trainer.max_epochs=3 trainer.limit_train_batches=5",
-        "trainer.max_epochs=3 trainer.max_steps=17",
         "trainer.max_epochs=3 scheduler=cosine scheduler.interval=step",
-        "trainer.max_epochs=4 scheduler=plateau scheduler.patience=0 scheduler.factor=0.1",
-        "trainer.max_epochs=2 optimizer=lbfgs trainer.limit_train_batches=3",
-    ],
+    ),
 )
 def test_the_fast_loop_logs_what_lightnings_own_loop_logs(overrides, tmp_path, monkeypatch):
     """A model that calls `self.log` at every step, and a callback that does."""

@@ -6,7 +6,6 @@ from pathlib import Path
 
 from aelab.atomic import write_text
 from aelab.errors import UserError
-from aelab.runs.ranks import ranks
 from aelab.runs.table import Report
 
 
@@ -26,6 +25,8 @@ def main(words: list[str]) -> None:
     if arguments.paired:
         text = report.paired(*arguments.paired)
     elif arguments.ranks:
+        from aelab.runs.ranks import ranks  # numpy
+
         text = ranks(report, arguments.ranks)
     elif arguments.format == "html":
         from aelab.figures.report_page import page  # matplotlib takes a second to import
