@@ -32,12 +32,13 @@ class OutputBias(Callback):
         for batch in data.in_order("train", pl_module.device, data.noise):
             total, number = total + batch.x.nansum(0), number + (~batch.x.isnan()).sum(0)  # (C, *sizes)
         bias = _last_bias(pl_module)
-        for sums, numbers in (
-            (total.flatten(), number.flatten()),
+        per_value, per_channel = (
+            (total, number),
             (total.view(len(total), -1).sum(1), number.view(len(total), -1).sum(1)),
-        ):
-            if sums.shape == bias.shape:
-                mean = sums / numbers.clamp_min(1)
+        )
+        for sums, numbers in (per_value, per_channel):
+            if data.domain != "tokens" and sums.numel() == bias.numel():
+                mean = (sums / numbers.clamp_min(1)).flatten()
                 identity = getattr(pl_module.reconstruction, "link", "sigmoid") == "identity"
                 bias.copy_(mean if identity else mean.clamp(self.margin, 1 - self.margin).logit())
                 return

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from aelab.errors import UserError, did_you_mean
-from aelab.runs.table import HIGHER_IS_BETTER, Report, Setting
+from aelab.runs.table import HIGHER_IS_BETTER, Report, Setting, markdown
 
 
 def ranks(report: Report, key: str) -> str:
@@ -51,7 +51,7 @@ def _table(report: Report, key: str, column: str) -> str:
     ranked = rankdata(-means if HIGHER_IS_BETTER.search(column) else means, axis=1)
     mean_ranks = ranked.mean(0)
     order = np.argsort(mean_ranks, kind="stable")
-    rows = [[", ".join(shared), *(values[i] for i in order)], ["---"] * (len(values) + 1)]
+    rows = [[", ".join(shared), *(values[i] for i in order)]]
     for (block, by), its_ranks in zip(whole.items(), ranked, strict=True):
         cells = [_cell(by[values[i]].of(column), its_ranks[i] == its_ranks.min()) for i in order]
         rows.append([", ".join(block), *cells])
@@ -60,18 +60,11 @@ def _table(report: Report, key: str, column: str) -> str:
     test = friedmanchisquare(*means.T)
     difference = float(studentized_range.ppf(0.95, k, np.inf)) / math.sqrt(2) * math.sqrt(k * (k + 1) / (6 * n))
     alike = [values[i] for i in order if mean_ranks[i] - mean_ranks[order[0]] < difference]
-    lines = ["| " + " | ".join(cell.replace("|", r"\|") for cell in row) + " |" for row in rows]
     left = f" {len(blocks) - n} blocks lack a value, and are left out." if len(blocks) > n else ""
-    return "\n".join(
-        [
-            f"{column}, {n} blocks.{left}",
-            "",
-            *lines,
-            "",
-            f"Friedman: chi² = {test.statistic:.2f}, p = {test.pvalue:.2g}. Critical difference of two mean ranks "
-            f"(Nemenyi, 5 %): {difference:.2f}. Not different from the best: {', '.join(alike)}.",
-            "",
-        ]
+    return (
+        f"{column}, {n} blocks.{left}\n\n{markdown(rows)}\n"
+        f"Friedman: chi² = {test.statistic:.2f}, p = {test.pvalue:.2g}. Critical difference of two mean ranks "
+        f"(Nemenyi, 5 %): {difference:.2f}. Not different from the best: {', '.join(alike)}.\n"
     )
 
 

@@ -106,9 +106,7 @@ class Report:
         return rows
 
     def markdown(self) -> str:
-        head, *rows = self.rows("**{}**")
-        lines = [head, ["---"] * len(head), *rows]
-        return "\n".join("| " + " | ".join(cell.replace("|", r"\|") for cell in line) + " |" for line in lines) + "\n"
+        return markdown(self.rows("**{}**"))
 
     def csv(self) -> str:
         """Return the table for a program. Every mean and every interval has a column of its own."""
@@ -168,6 +166,13 @@ class Report:
             if setting.values.get(key) == value
             for run, numbers in zip(setting.runs, setting.numbers, strict=True)
         }
+
+
+def markdown(rows: list[list[str]]) -> str:
+    """Return a table whose first row is its head."""
+    head, *body = rows
+    lines = [head, ["---"] * len(head), *body]
+    return "\n".join("| " + " | ".join(cell.replace("|", r"\|") for cell in line) + " |" for line in lines) + "\n"
 
 
 def settings(manifest: dict[str, Any]) -> dict[str, str]:

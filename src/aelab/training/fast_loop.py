@@ -1,8 +1,8 @@
 """Speeds up Lightning's training step for small models. Skips hooks and transfers that no callback or model overrides.
 
 Per step, Lightning asks every hook of every callback, opens fifty profiling contexts, and looks for hooks that would
-move a batch which is already on its device. That takes about 0.2 ms, and the step of a small model takes 0.5 to 4 ms. A
-hook, profiler or transfer that somebody did write is left as it is.
+move a batch which is already on its device. The step of a small model takes 0.5 to 4 ms, and this was a quarter of
+one of 1.3 ms. A hook, profiler or transfer that somebody did write is left as it is.
 """
 
 import os
