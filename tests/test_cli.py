@@ -229,6 +229,7 @@ def test_a_sweep_names_its_folders_after_the_overrides(run_ae, tmp_path):
         assert (folder / "metrics.json").exists()
 
 
+@pytest.mark.slow
 def test_a_users_own_variant_needs_no_fork(run_ae, tmp_path):
     """It takes one Python file, one yaml, and a line with `--config-dir` and `trust`."""
     (tmp_path / "my_models.py").write_text(

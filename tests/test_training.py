@@ -61,15 +61,20 @@ def test_training_is_a_hand_written_loop_bit_for_bit(name, tmp_path):
 HOOKS = (*STEP_HOOKS, *TRANSFER_HOOKS, *OPTIMIZATION_HOOKS)
 
 
+@pytest.fixture(scope="module")
+def without_hooks(tmp_path_factory):
+    return fitted(tmp_path_factory.mktemp("hooks") / "plain", "trainer.max_epochs=1")
+
+
 @pytest.mark.parametrize("written", HOOKS)
-def test_a_hook_that_somebody_wrote_is_called_at_every_step(written, tmp_path, monkeypatch):
+def test_a_hook_that_somebody_wrote_is_called_at_every_step(written, without_hooks, tmp_path, monkeypatch):
     """`fast_loop` skips only hooks that nobody wrote.
 
     The hook here adds nothing to Lightning's own, so the weights are those without it.
     """
     from aelab.models.vae import VAE
 
-    reference, losses = fitted(tmp_path / "plain", "trainer.max_epochs=1")
+    reference, losses = without_hooks
     calls = []
 
     def hooked(base):

@@ -105,7 +105,7 @@ def test_images_are_spread_over_the_classes_or_chosen(own_run):
         it.examples(10)
 
 
-@pytest.mark.parametrize(("n", "size"), [(2, (8, 8)), (12, (24, 12))])
+@pytest.mark.parametrize(("n", "size"), [(2, (8, 8)), pytest.param(12, (24, 12), marks=pytest.mark.slow)])
 def test_few_and_tall_images(n, size, tmp_path):
     """Every figure and every group of metrics works, or says why not."""
     rng = np.random.default_rng(0)
