@@ -45,3 +45,33 @@ def test_a_convolution_without_bias_follows_any_contrast(data, more):
     z = built.encoder(x)
     torch.testing.assert_close(built.encoder(3 * x), 3 * z)
     torch.testing.assert_close(built.decoder(3 * z), 3 * built.decoder(z))
+
+
+@pytest.mark.parametrize("shape", [[2, 9], [1, 8, 8], [2, 5, 6, 7]])
+@pytest.mark.parametrize("attention", ["false", "true"])
+def test_a_unet_translates_under_a_condition(shape, attention):
+    """The condition changes each datum by its own, and the skips carry what the bottleneck loses."""
+    words = ["net=unet", "net.channels=[4,8]", f"net.attention={attention}", f"net.shape={shape}", "model=denoiser"]
+    net = build.build(compose("train", words)[0].net)
+    it = net.translator(3, extra=1, condition=5)
+    x, extra, condition = torch.rand(2, *shape), torch.rand(2, 1, *shape[1:]), torch.rand(2, 5)
+    out = it(x, extra, condition=condition)
+    assert out.shape == (2, 3 * shape[0], *shape[1:])
+    other = it(x, extra, condition=condition.flip(0))
+    assert (out - other).abs().flatten(1).amax(1).min() > 0
+    torch.testing.assert_close(it(x[:1], extra[:1], condition=condition[:1]), out[:1])
+    out.square().sum().backward()
+    assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in it.parameters())
+    maps = it.down(x, extra, condition=condition)
+    lost = it.up([*maps[:-1], torch.zeros_like(maps[-1])], condition)
+    blind = it.up([*(torch.zeros_like(m) for m in maps[:-1]), maps[-1]], condition)
+    assert not torch.equal(lost, out)
+    assert not torch.equal(blind, out)
+
+
+@pytest.mark.parametrize("line", ["model=vae net=unet", "model=structured_cvae net=unet", "model=denoiser net=conv"])
+def test_a_net_with_skips_has_no_code_and_other_nets_have_no_skips(run_ae, line):
+    code, said = run_ae("train", *line.split())
+    assert code == 1
+    assert "model=denoiser" in said or "net=unet" in said
+    assert "\n" not in said.strip()

@@ -19,8 +19,8 @@ from aelab.figures.draw import draw
 from aelab.figures.draw import figures as known
 from aelab.training.evaluation import evaluate
 
-ALWAYS = {"reconstructions", "priors", "filters", "learning_curves", "strangest"}
-OF_VECTORS = {"latent_2d", "latent_3d", "manifold", "interpolations", "traversals"}
+ALWAYS = {"reconstructions", "filters", "learning_curves", "strangest", "latent_2d", "latent_3d"}
+OF_VECTORS = {"manifold", "interpolations", "traversals"}
 
 
 @pytest.mark.slow
@@ -34,7 +34,8 @@ def test_every_picture_that_a_model_has(name, tmp_path, monkeypatch):
         with contextlib.suppress(Unsupported), torch.no_grad():
             assert draws(subject, run).axes
             drawn.add(picture)
-    assert drawn == ALWAYS | {"latent_2d", "latent_3d"} | (set() if len(subject.model.code_shape) > 1 else OF_VECTORS)
+    decoded = {"priors"} | (set() if len(subject.model.code_shape) > 1 else OF_VECTORS)
+    assert drawn == ALWAYS | (decoded if subject.model.decodes else set())
 
 
 def test_pictures_are_files_and_in_tensorboard(own_run, monkeypatch):
@@ -71,7 +72,7 @@ def test_a_code_of_two_units(tmp_path):
 
 
 def test_which_figures_there_are():
-    assert set(known()) == ALWAYS | OF_VECTORS | {"robustness"}
+    assert set(known()) == ALWAYS | OF_VECTORS | {"robustness", "priors"}
 
 
 def test_arcs_keep_their_radius_and_lines_do_not():

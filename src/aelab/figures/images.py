@@ -63,6 +63,8 @@ def priors(trained: Trained, run: Run) -> Figure:
             labels += [name, ""]
         except Unsupported:
             continue
+    if not rows:
+        raise Unsupported("the model has no prior, and decodes no codes")
     return sheet([trained.data.pictures(row) for row in rows], labels)
 
 

@@ -158,8 +158,11 @@ class Autoencoder(Objective):
     conditional: ClassVar[bool] = False
     """Whether encoder and decoder must be told the label."""
 
-    completes: ClassVar[bool] = False
+    completes: bool = False
     """Whether the model completes what the noise hides, so that it means nothing without noise."""
+
+    decodes: ClassVar[bool] = True
+    """Whether a code alone gives a datum."""
 
     active: Callable[[Tensor], Tensor] | None = None
     """Which units of codes (B, D) are on, of a sparse model."""

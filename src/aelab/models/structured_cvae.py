@@ -13,7 +13,6 @@ Sohn, Lee & Yan, Learning structured output representation using deep conditiona
 """
 
 from math import prod
-from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -26,7 +25,7 @@ from aelab.schedules import Scheduled
 
 
 class StructuredCVAE(Autoencoder):
-    completes: ClassVar[bool] = True
+    completes = True
 
     def __init__(self, net: Net, reconstruction: Reconstruction, latent_dim: int, guess_weight: Scheduled) -> None:
         super().__init__(net, reconstruction, latent_dim)

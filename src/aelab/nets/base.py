@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules import activation as activations
 
-from aelab.errors import did_you_mean
+from aelab.errors import UserError, did_you_mean
 
 
 class Net(Protocol):
@@ -54,6 +54,14 @@ class Net(Protocol):
         The reconstruction term reads `maps` maps for each channel of the datum.
         """
         ...
+
+    def translator(self, maps: int, extra: int = 0, condition: int = 0) -> Any:
+        """Return a module that maps data (B, C, *sizes) to (B, maps · C, *sizes), around any code.
+
+        It is called as f(x, *extra, condition=…), with `extra` channels of further maps and a vector (B, condition).
+        Its parts `down` and `up` give and take the maps between them. Raises UserError for a net that has none.
+        """
+        raise UserError(f"net={type(self).__name__.lower()} leads through a code: type net=unet")
 
 
 class Encoder(nn.Sequential):

@@ -5,7 +5,7 @@ import io
 import json
 import logging
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -54,6 +54,8 @@ def export(
 ) -> Path:
     """Write `encode` and `decode` with a dynamic batch, and return their folder.
 
+    A model that decodes no codes has `reconstruct` instead of `decode`.
+
     - `torch_export`: encode.pt2 and decode.pt2, for `torch.export.load(path).module()`;
     - `onnx`: encode.onnx and decode.onnx, for onnxruntime;
     - `safetensors`: model.safetensors, the weights by their names in the model.
@@ -65,21 +67,25 @@ def export(
     shape, classes = list(run.config.data.shape), run.manifest.get("dataset", {}).get("classes", [])
     folder = Path(output) if output else run.folder / "export" / format
     folder.mkdir(parents=True, exist_ok=True)
+    labels = {"y": ["batch"]} if model.conditional else {}
+    images = {"x": ["batch", *shape]} | labels
+    parts: list[tuple[str, nn.Module, Sequence[int]]] = [("encode", Encode(model), shape)]
+    parts += [("decode", Decode(model), model.code_shape)] if model.decodes else [("reconstruct", model, shape)]
     about = {
         "format": format,
         "checkpoint": checkpoint,
         "step": build.step_of(run, checkpoint),
         "model": run.manifest.get("choices", {}).get("model"),
-        "encode": {"x": ["batch", *shape]} | ({"y": ["batch"]} if model.conditional else {}),
-        "decode": {"z": ["batch", *model.code_shape]} | ({"y": ["batch"]} if model.conditional else {}),
+        "encode": images,
+        **({"decode": {"z": ["batch", *model.code_shape]} | labels} if model.decodes else {"reconstruct": images}),
         **_units(run, checkpoint),
         "classes": classes,
     }
     if format == "safetensors":
         _save_weights(model, folder / "model.safetensors")
     else:
-        for name, part, size in (("encode", Encode(model), shape), ("decode", Decode(model), model.code_shape)):
-            ids = int(run.config.data.vocabulary) if name == "encode" and run.config.data.domain == "tokens" else 0
+        for name, part, size in parts:
+            ids = int(run.config.data.vocabulary) if name != "decode" and run.config.data.domain == "tokens" else 0
             _save(part.eval(), name, list(size), len(classes) if model.conditional else 0, ids, folder, format)
     write_text(folder / "export.json", json.dumps(about, indent=2) + "\n")
     return folder
