@@ -201,6 +201,21 @@ class Quadrants(Noise):
 
 
 @dataclass(frozen=True)
+class Luminance(Noise):
+    """Hides the colours of an image (B, 3, H, W) in Lab or YCbCr, whose first channel is luminance.
+
+    The other channels become 1/2, which is grey. The noise is not random.
+    """
+
+    domains, ranks = ("unit",), (2,)
+
+    def __call__(self, x: Tensor, generator: Generator) -> Noisy:
+        hidden = torch.ones_like(x, dtype=torch.bool)
+        hidden[:, 0] = False
+        return x.masked_fill(hidden, 0.5), hidden
+
+
+@dataclass(frozen=True)
 class GaussianBlur(Noise):
     """Convolution with a normal density of deviation `sigma` pixels, cut at 3 sigma.
 

@@ -21,6 +21,10 @@ TABLE: dict[str, Needs] = {
         lambda trained: len(trained.data.shape) == 3 and trained.data.domain == "unit",
         "it is of images, and these data are none",
     ),
+    "colours": (
+        lambda trained: len(trained.data.shape) == 3 and trained.data.domain == "unit" and trained.data.shape[0] == 3,
+        "it is of images in colour",
+    ),
     "numbers": (
         lambda trained: trained.data.domain != "tokens",
         "it is of numbers, and these data are tokens",

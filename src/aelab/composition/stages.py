@@ -42,6 +42,7 @@ def on_codes(base: dict[str, Any], stage: dict[str, Any], before: Run, folder: s
         "shape": shape,
         "loader": "resident",
         "binarize": "none",
+        "colours": None,
         "domain": "unit",
     }
     base["net"] = base["net"] | {"shape": shape}

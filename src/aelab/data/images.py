@@ -1,7 +1,7 @@
-"""Images as data: padding, grey and black and white."""
+"""Images as data: padding, grey, black and white, and spaces of colour."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, cast
 
 import torch
 import torch.nn.functional as F
@@ -9,9 +9,12 @@ from torch import Generator, Tensor
 from torchvision.transforms.functional import rgb_to_grayscale
 
 from aelab import randomness
+from aelab.colours import Space, of_rgb, to_rgb
 from aelab.data.base import DataModule
+from aelab.data.drawing import draw
 from aelab.data.loader import as_floats
 from aelab.errors import UserError
+from aelab.noise import Luminance
 
 
 @dataclass(eq=False, kw_only=True)
@@ -25,10 +28,28 @@ class Images(DataModule):
     `dynamic` draws anew for each batch. `static` draws once. `threshold` cuts at 1/2. `none` keeps the grey values.
     """
 
+    colours: Literal["rgb", "lab", "ycbcr", "grey"] | None
+    """What the channels are (see `aelab.colours`). None: RGB of three channels, grey of one."""
+
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.domain != "unit":
             raise UserError(f"data.domain={self.domain}: pixels lie in [0, 1], so type data.domain=unit")
+        wanted = {None: self.shape[0], "grey": 1}.get(self.colours, 3)
+        if self.shape[0] != wanted:
+            raise UserError(
+                f"data.colours={self.colours} has {wanted} channels, and data.shape={list(self.shape)} has "
+                f"{self.shape[0]}: type data.shape={[wanted, *self.shape[1:]]}, if the images have colours"
+            )
+        if self.space != "rgb" and self.binarize != "none":
+            raise UserError(f"data.binarize={self.binarize} makes bits of pixels: type data.colours=null")
+        if isinstance(self.noise, Luminance) and self.space == "rgb":
+            raise UserError("noise=luminance hides colours beside luminance: type data.colours=lab (or ycbcr)")
+
+    @property
+    def space(self) -> Space:
+        """The space of colours."""
+        return "rgb" if self.colours in (None, "grey") else cast(Space, self.colours)
 
     def kept(self, items: Tensor, split: str) -> Tensor:
         """Bring images into the declared shape, and binarise them if that happens once."""
@@ -47,7 +68,13 @@ class Images(DataModule):
 
     def target(self, items: Tensor, generator: Generator) -> Tensor:
         x = as_floats(items)
-        return torch.bernoulli(x, generator=generator) if self.binarize == "dynamic" else x
+        return torch.bernoulli(x, generator=generator) if self.binarize == "dynamic" else of_rgb(x, self.space)
+
+    def restored(self, x: Tensor) -> Tensor:
+        return to_rgb(x, self.space)
+
+    def pictures(self, x: Tensor) -> Tensor:
+        return draw(self.restored(x), self.domain)
 
 
 def fit(images: Tensor, shape: tuple[int, int, int]) -> Tensor:

@@ -77,7 +77,11 @@ class Reconstruction:
             if batch.seen is not batch.x and not data.missing:
                 shown["seen"] = batch.seen
             for what, image in shown.items():
-                for name, value in _errors(image, batch.x, data.domain, perceptual).items():
+                measured = _errors(image, batch.x, data.domain)
+                if perceptual is not None:
+                    colours = (data.restored(t.clamp(0, 1)).expand(-1, 3, -1, -1) for t in (image, batch.x))
+                    measured["lpips"] = perceptual(*colours, normalize=True).flatten()
+                for name, value in measured.items():
                     sums[f"{name}/{what}"] = sums.get(f"{name}/{what}", 0) + value.double().sum()
                 if data.domain == "real":
                     channels.add(what, image, batch.x)
@@ -153,7 +157,7 @@ def _log_frequencies(trained: Trained) -> Tensor:
     return (counts / counts.sum()).log().to(trained.device)
 
 
-def _errors(image: Tensor, x: Tensor, domain: str, perceptual: nn.Module | None) -> dict[str, Tensor]:
+def _errors(image: Tensor, x: Tensor, domain: str) -> dict[str, Tensor]:
     measured = errors(image, x, domain)
     if domain == "real":
         return measured
@@ -167,7 +171,4 @@ def _errors(image: Tensor, x: Tensor, domain: str, perceptual: nn.Module | None)
         value = ms_ssim(image, x, data_range=1.0, reduction="none")
         assert isinstance(value, Tensor)
         measured["ms_ssim"] = value
-    if perceptual is not None:
-        a, b = (t.expand(-1, 3, -1, -1) if t.shape[1] == 1 else t for t in (image, x))
-        measured["lpips"] = perceptual(a, b, normalize=True).flatten()
     return measured

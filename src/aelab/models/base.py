@@ -161,6 +161,9 @@ class Autoencoder(Objective):
     completes: bool = False
     """Whether the model completes what the noise hides, so that it means nothing without noise."""
 
+    fills: bool = False
+    """Whether a reconstruction shows what the noise did not choose as it was seen."""
+
     decodes: ClassVar[bool] = True
     """Whether a code alone gives a datum."""
 
@@ -211,7 +214,11 @@ class Autoencoder(Objective):
 
     def reconstruct(self, batch: Batch) -> Tensor:
         """Return the reconstruction (B, C, H, W) in [0, 1] of what a batch shows."""
-        return self.decode(self.encode_batch(batch), batch.y)
+        return self.filled(self.decode(self.encode_batch(batch), batch.y), batch)
+
+    def filled(self, shown: Tensor, batch: Batch) -> Tensor:
+        """Return what is shown of a batch (B, C, H, W), with the places that were seen if the model `fills`."""
+        return torch.where(batch.chosen, shown, batch.seen) if self.fills else shown
 
     def forward(self, x: Tensor, y: Tensor | None = None) -> Tensor:
         """Return the reconstruction (B, C, H, W) in [0, 1] of images (B, C, H, W)."""

@@ -14,7 +14,6 @@ noises); Mao, Shen & Yang, Image restoration using convolutional auto-encoders w
 
 from typing import ClassVar, Literal
 
-import torch
 from torch import Tensor
 
 from aelab.data.loader import Batch
@@ -33,7 +32,7 @@ class Denoiser(Autoencoder):
         super().__init__(net, reconstruction, net.channels[-1])  # type: ignore[attr-defined]
         if explains == "hidden" and not isinstance(reconstruction, Elementwise):
             raise ValueError("model.explains=hidden weighs single pixels: type reconstruction=mse")
-        self.completes = explains == "hidden"
+        self.completes = self.fills = explains == "hidden"
         self.encoder, self.decoder = translator.down, translator.up
 
     @once
@@ -54,8 +53,7 @@ class Denoiser(Autoencoder):
         return self.reconstruction.error(self.decoder(self.maps(batch.seen)), batch.x)
 
     def reconstruct(self, batch: Batch) -> Tensor:
-        shown = self.forward(batch.seen)
-        return torch.where(batch.chosen, shown, batch.seen) if self.completes else shown
+        return self.filled(self.forward(batch.seen), batch)
 
     def forward(self, x: Tensor, y: Tensor | None = None) -> Tensor:
         """Return what is given back (B, C, *sizes) of data (B, C, *sizes) that are seen."""

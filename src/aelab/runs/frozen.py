@@ -11,7 +11,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-VERSION = 5
+VERSION = 6
 
 Part = dict[str, Any]
 Change = Callable[[Part, Part], None]
@@ -177,6 +177,23 @@ def _bias(part: Part, root: Part) -> None:
     """Convolutions always had biases."""
     if part["_target_"] == "aelab.nets.conv.Conv":
         part.setdefault("bias", True)
+
+
+# Version 6
+
+
+@change(6)
+def _colours(part: Part, root: Part) -> None:
+    """Images of three channels were RGB."""
+    if "split_seed" in part and "binarize" in part:
+        part.setdefault("colours", None)
+
+
+@change(6)
+def _shows(part: Part, root: Part) -> None:
+    """Two models showed their whole output, also where their loss explains nothing."""
+    if part["_target_"] in ("aelab.models.dae.DAE", "aelab.models.structured_cvae.StructuredCVAE"):
+        part.setdefault("shows", "output")
 
 
 def word_today(word: str) -> str:

@@ -31,7 +31,7 @@ from aelab.data.images import Images
 from aelab.data.layout import find
 from aelab.data.loader import Batch, Items
 from aelab.errors import UserError
-from aelab.noise import NoNoise
+from aelab.noise import Luminance, NoNoise
 from aelab.runs.run import Run
 from aelab.training.calibration import Calibration, distances, score
 
@@ -80,6 +80,8 @@ def predict(
     data = build.restore(build.data(run.config), run, checkpoint)
     pictures = isinstance(data, Images)
     if model.completes and isinstance(noise, NoNoise):
+        noise = data.noise if isinstance(data.noise, Luminance) else noise  # grey pictures hide their colours
+    if model.completes and isinstance(noise, NoNoise):
         raise UserError(f"{type(model).__name__} completes what is hidden: say what is, such as noise=quadrants")
     classes = run.manifest.get("dataset", {}).get("classes", [])
     if model.conditional and (
@@ -114,7 +116,8 @@ def predict(
             if "reconstructions" in what and not pictures:
                 parts["shown"] = shown.numpy()
             elif "reconstructions" in what:
-                jobs = ((output / "reconstructions" / targets[i], row) for i, row in zip(rows, shown, strict=True))
+                stored = data.restored(shown)
+                jobs = ((output / "reconstructions" / targets[i], row) for i, row in zip(rows, stored, strict=True))
                 list(threads.map(lambda job: _save(*job), jobs))
             number = len(list((output / ".parts").glob("*.npz")))
             with replacing(output / ".parts" / f"{number:06d}.npz") as file:
