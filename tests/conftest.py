@@ -67,6 +67,11 @@ def model(*overrides: str) -> Autoencoder:
     return build.model(compose("train", overrides)[0])
 
 
+def under_noise(model: str, noise: str = "gaussian") -> str:
+    """The word that chooses a noise, or another one that the model takes."""
+    return f"noise={'patches' if model == 'masked' else noise}"
+
+
 def but_slow(choices: list[str], *fast: str) -> list:
     """The choices as parameters of a test. Those that are not among `fast` run with `pytest -m slow`."""
     return [name if name in fast else pytest.param(name, marks=pytest.mark.slow) for name in choices]

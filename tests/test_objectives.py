@@ -411,8 +411,61 @@ def test_structured_cvae_explains_what_is_hidden(monkeypatch):
     }.items():  # fmt: skip
         torch.testing.assert_close(terms[name], value, msg=name)
     torch.testing.assert_close(built.encode_batch(batch), m)
-    torch.testing.assert_close(built.reconstruct(batch), torch.where(hidden, built.decode(m), seen))
+    torch.testing.assert_close(built.reconstruct(batch), built.decode(m))
     torch.testing.assert_close(built.encode(x), built.encoder(x)[:, :5])
 
     alone = torch.autograd.grad(terms["bound"], list(built.guess.parameters()), allow_unused=True, retain_graph=True)
     assert alone == (None,) * len(alone), "the bound must give the guess no gradient"
+
+
+@pytest.mark.parametrize("normalise", ["false", "true"])
+@pytest.mark.parametrize("data", ["digits", "digits_rows", "moving_digits"])
+def test_masked_fills_in_patches_that_never_entered_the_encoder(data, normalise):
+    """The error is that of the hidden patches, by a loop over them. What stands in a hidden patch changes nothing."""
+    words = [f"data={data}", "model=masked", "noise.p=0.5", "reconstruction=mse", "reconstruction.link=identity"]
+    config, _ = compose("train", [*words, f"model.normalise={normalise}"])
+    built, batch = build.model(config).eval(), next(iter(build.data(config).batches("val")))
+    batch = batch.map(lambda t: t[:5])
+    tokens = built.tokens(batch.seen, batch.hidden)[0]
+    assert tokens.shape == (5, built.places - round(0.5 * built.places), config.net.dim)
+    other = batch._replace(seen=torch.where(batch.hidden, 7.0, batch.seen))
+    torch.testing.assert_close(built.tokens(other.seen, other.hidden)[0], tokens)
+
+    out, size, expected = built.filling(batch), 4, torch.zeros(5)
+    assert out.shape == batch.x.shape
+    starts = [range(0, length, size) for length in batch.x.shape[2:]]
+    for i in range(5):
+        hidden = 0
+        for place in itertools.product(*starts):
+            at = (i, slice(None), *(slice(start, start + size) for start in place))
+            if not batch.hidden[at].any():
+                continue
+            target = batch.x[at]
+            if normalise == "true":
+                target = (target - target.mean()) / (target.var() + 1e-6).sqrt()
+            expected[i] += (out[at] - target).square().sum() / 2
+            hidden += 1
+        assert hidden == round(0.5 * built.places)
+    torch.testing.assert_close(built.error(tokens, batch), expected, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(built.loss(batch)["loss"], expected.mean(), rtol=1e-4, atol=1e-4)
+    shown = built.reconstruct(batch)
+    assert torch.equal(shown[~batch.hidden.expand_as(shown)], batch.x[~batch.hidden.expand_as(shown)])
+    torch.testing.assert_close(built.encode(batch.x), built.tokens(batch.x, None)[0].mean(1))
+
+
+@pytest.mark.parametrize(
+    ("line", "says"),
+    [
+        ("noise=gaussian", "type noise=patches noise.size=4"),
+        ("noise.size=3", "type noise=patches noise.size=4"),
+        ("noise.p=0.99", "hides 4 of 4 patches"),
+        ("net=conv", "type net=transformer"),
+        ("reconstruction=ssim", "type reconstruction=mse"),
+        ("model.normalise=true", "reconstruction.link=identity"),
+    ],
+)
+def test_masked_without_patches_is_refused(run_ae, line, says):
+    code, said = run_ae("train", "model=masked", *line.split())
+    assert code == 1
+    assert says in said
+    assert "\n" not in said.strip()

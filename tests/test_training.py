@@ -10,7 +10,7 @@ import time
 
 import pytest
 import torch
-from conftest import Probe, but_slow, compose, model, names, start, trained
+from conftest import Probe, but_slow, compose, model, names, start, trained, under_noise
 from lightning.pytorch.callbacks import Callback
 
 from aelab import randomness
@@ -38,7 +38,7 @@ def equal(a, b) -> bool:
 def test_training_is_a_hand_written_loop_bit_for_bit(name, tmp_path):
     if not model(f"model={name}").automatic_optimization:
         pytest.skip("steps several optimizers in its own way, and has a test of its own")
-    overrides = [f"model={name}", "noise=gaussian", "trainer.max_epochs=2", "seed=3", "data.batch_size=100"]
+    overrides = [f"model={name}", under_noise(name), "trainer.max_epochs=2", "seed=3", "data.batch_size=100"]
     by_template, losses = fitted(tmp_path / "run", *overrides)
 
     config, _ = compose("train", overrides)

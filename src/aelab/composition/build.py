@@ -51,6 +51,8 @@ def autoencoder(config: DictConfig, trust: Sequence[str], of: DictConfig | None 
         fits.check("net", net, tuple(of.shape), of.domain)
         fits.check("reconstruction", reconstruction, tuple(of.shape), of.domain)
     built: Autoencoder = build(config.model, trust, net=net, reconstruction=reconstruction)
+    if of is not None:
+        built.prepare_for(build(config.noise, trust))
     return built
 
 

@@ -13,6 +13,7 @@ from torchmetrics.image.lpip import LearnedPerceptualImagePatchSimilarity
 
 from aelab.composition.trained import Trained
 from aelab.data.errors import errors
+from aelab.data.loader import Batch
 from aelab.errors import UserError
 from aelab.metrics.pca import PCA
 from aelab.noise import NoNoise
@@ -45,7 +46,8 @@ class Reconstruction:
     - `pca`: the projection of the same input on as many principal components as the code has numbers, fitted to clean
       training data;
     - `mean`: the mean of the training data;
-    - `seen`: the noisy input, if the run has noise.
+    - `seen`: the noisy input, if the run has noise;
+    - `visible`: the input with the mean of its visible values at all places that the noise hid.
 
     Of tokens there are `accuracy` and `exact` (see `aelab.data.errors`) of the model, `nats`, which is the
     reconstruction term and for a variational model the KL too, per text, and `perplexity`, exp(nats / tokens). The last
@@ -76,6 +78,8 @@ class Reconstruction:
             shown = {"model": trained.model.reconstruct(batch), "pca": pca(batch.seen), "mean": mean.expand_as(batch.x)}
             if batch.seen is not batch.x and not data.missing:
                 shown["seen"] = batch.seen
+                if batch.hidden is not None:
+                    shown["visible"] = _filled_with_means(batch)
             for what, image in shown.items():
                 measured = _errors(image, batch.x, data.domain)
                 if perceptual is not None:
@@ -129,6 +133,12 @@ class Channels:
                 for channel, value in enumerate((1 - wrong / spread).tolist()):
                     result[f"r2_of/{names[channel] if names else channel}/{what}"] = value
         return result
+
+
+def _filled_with_means(batch: Batch) -> Tensor:
+    hidden = batch.chosen.expand_as(batch.x)
+    mean = batch.seen.masked_fill(hidden, torch.nan).flatten(1).nanmean(1).nan_to_num(0)
+    return torch.where(hidden, mean.view(-1, *[1] * (batch.x.ndim - 1)), batch.seen)
 
 
 def _of_tokens(trained: Trained) -> dict[str, float]:

@@ -19,6 +19,7 @@ from aelab.data.base import DataModule
 from aelab.data.loader import Batch
 from aelab.errors import Unsupported, UserError
 from aelab.nets.base import Net
+from aelab.noise import Noise
 from aelab.optimizers import Scheduler, descriptions
 from aelab.reconstruction import Reconstruction
 from aelab.schedules import Scheduled
@@ -185,6 +186,9 @@ class Autoencoder(Objective):
         self.autoregressive = net.autoregressive
         self.code_shape = (latent_dim, *net.code_sizes)
         self.reconstruction = reconstruction
+
+    def prepare_for(self, noise: Noise) -> None:
+        """Take note of the noise of the run. Raises UserError for one from which the model cannot learn."""
 
     @once
     def encode(self, x: Tensor, y: Tensor | None = None) -> Tensor:

@@ -7,8 +7,7 @@ a black one does under masking. Noise that chooses no pixels, such as Gaussian n
 beta = 1 it is `ae` under the same noise. `emphasis: changed` takes only the pixels that the noise changed, as runs of
 version 0 did.
 
-With beta = 0 nothing is learned about the untouched pixels. Then a reconstruction shows them as they were seen, unless
-`shows` is `output`, as in runs before version 6.
+With beta = 0 and `noise=luminance` the model colours: a reconstruction keeps the luminance that was seen.
 
 Vincent, Larochelle, Lajoie, Bengio & Manzagol, Stacked denoising autoencoders, 2010, section 4.2 (emphasis).
 https://jmlr.org/papers/v11/vincent10a.html
@@ -22,6 +21,7 @@ from torch import nn
 from aelab.data.loader import Batch
 from aelab.models.base import Autoencoder, Terms
 from aelab.nets.base import Net, activation
+from aelab.noise import Luminance, Noise
 from aelab.reconstruction import Elementwise, Reconstruction
 
 
@@ -35,7 +35,6 @@ class DAE(Autoencoder):
         alpha: float,
         beta: float,
         emphasis: Literal["chosen", "changed"],
-        shows: Literal["learned", "output"],
     ) -> None:
         super().__init__(net, reconstruction, latent_dim)
         if not isinstance(reconstruction, Elementwise):
@@ -45,9 +44,11 @@ class DAE(Autoencoder):
             )
         self.alpha, self.beta, self.emphasis = alpha, beta, emphasis
         self.elements = reconstruction.elements
-        self.completes = self.fills = beta == 0 and shows == "learned"
         self.encoder = nn.Sequential(net.encoder(latent_dim), activation(code_activation, "model.code_activation"))
         self.decoder = net.decoder(latent_dim, reconstruction.maps)
+
+    def prepare_for(self, noise: Noise) -> None:
+        self.completes = self.fills = self.beta == 0 and isinstance(noise, Luminance)
 
     def loss(self, batch: Batch) -> Terms:
         error = self.elements(self.out(self.encode(batch.seen, batch.y), batch.y, batch.x), batch.x)

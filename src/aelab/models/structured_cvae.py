@@ -7,14 +7,13 @@
 
 x_h are the pixels that the noise hid, and the first two terms are minus a bound of log p(x_h | seen), in nats per
 image. The guess learns from its own term alone; a schedule that ends at 0 lets it stop, and then the loss of an
-evaluation is the bound. `reconstruct` completes a batch from the mean of p(z | s), and shows the other pixels as they
-were seen, unless `shows` is `output`, as in runs before version 6. `encode` takes whole images.
+evaluation is the bound. `reconstruct` completes a batch from the mean of p(z | s); `encode` takes whole images. With
+`noise=luminance` the model colours: a reconstruction keeps the luminance that was seen.
 
 Sohn, Lee & Yan, Learning structured output representation using deep conditional generative models, 2015, equation 4.
 """
 
 from math import prod
-from typing import Literal
 
 import torch
 from torch import Tensor
@@ -22,6 +21,7 @@ from torch import Tensor
 from aelab.data.loader import Batch
 from aelab.models.base import Autoencoder, Terms, kl, once
 from aelab.nets.base import Net
+from aelab.noise import Luminance, Noise
 from aelab.reconstruction import Elementwise, Reconstruction
 from aelab.schedules import Scheduled
 
@@ -29,16 +29,8 @@ from aelab.schedules import Scheduled
 class StructuredCVAE(Autoencoder):
     completes = True
 
-    def __init__(
-        self,
-        net: Net,
-        reconstruction: Reconstruction,
-        latent_dim: int,
-        guess_weight: Scheduled,
-        shows: Literal["learned", "output"],
-    ) -> None:
+    def __init__(self, net: Net, reconstruction: Reconstruction, latent_dim: int, guess_weight: Scheduled) -> None:
         super().__init__(net, reconstruction, latent_dim)
-        self.fills = shows == "learned"
         if not isinstance(reconstruction, Elementwise):
             raise ValueError("model=structured_cvae explains single pixels: type reconstruction=bce, or mse")
         self.elements = reconstruction.elements
@@ -47,6 +39,9 @@ class StructuredCVAE(Autoencoder):
         self.encoder = net.encoder(2 * latent_dim)  # s -> m, v
         self.recognition = net.encoder(2 * latent_dim)  # x -> mu, logvar
         self.decoder = net.decoder(latent_dim, reconstruction.maps)
+
+    def prepare_for(self, noise: Noise) -> None:
+        self.fills = isinstance(noise, Luminance)
 
     def loss(self, batch: Batch) -> Terms:
         g, x, hidden = self.guessed(batch.seen), batch.x, batch.chosen

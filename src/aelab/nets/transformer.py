@@ -50,11 +50,9 @@ class Encoder(nn.Module):
         self.code = nn.Sequential(nn.LayerNorm(recipe.dim), nn.Linear(recipe.dim, out_dim))
 
     def forward(self, x: Tensor, *extra: Tensor) -> Tensor:
-        x, size = joined(x, *extra), self.patch_size
-        x = F.pad(x, [n for length in reversed(x.shape[2:]) for n in (0, -length % size)])
-        patches = self.embed(cut(x, size))
+        embedded = self.embed(patches(joined(x, *extra), self.patch_size))
         # The first token has no patch of its own, and collects the code.
-        tokens = F.pad(patches, (0, 0, 1, 0)) + self.positions
+        tokens = F.pad(embedded, (0, 0, 1, 0)) + self.positions
         code: Tensor = self.code(self.blocks(tokens)[:, 0])
         return code
 
@@ -70,11 +68,69 @@ class Decoder(nn.Module):
         self.patch = nn.Sequential(nn.LayerNorm(recipe.dim), nn.Linear(recipe.dim, values))
 
     def forward(self, z: Tensor) -> Tensor:
-        patches = self.patch(self.blocks(self.start(z)[:, None] + self.queries))
-        whole = joined_patches(patches, self.recipe.counts, self.recipe.patch_size)
-        for axis, size in enumerate(self.recipe.shape[1:], 2):
-            whole = whole.narrow(axis, 0, size)
-        return whole
+        tokens = self.blocks(self.start(z)[:, None] + self.queries)
+        return whole(self.patch(tokens), self.recipe.shape[1:], self.recipe.patch_size)
+
+
+class Visible(nn.Module):
+    """Maps data (B, C, *sizes), and the places (B, K) of patches that may be seen, to tokens of these (B, K, dim)."""
+
+    def __init__(self, recipe: "Transformer") -> None:
+        super().__init__()
+        self.patch_size = recipe.patch_size
+        self.embed = nn.Linear(recipe.shape[0] * recipe.values, recipe.dim)
+        self.positions = nn.Parameter(torch.randn(1, math.prod(recipe.counts), recipe.dim))
+        self.blocks = nn.Sequential(*(Block(recipe.dim, recipe.heads) for _ in range(recipe.depth)))
+        self.norm = nn.LayerNorm(recipe.dim)
+
+    def forward(self, x: Tensor, kept: Tensor) -> Tensor:
+        seen = _at(patches(x, self.patch_size), kept)
+        positions = _at(self.positions.expand(x.shape[0], -1, -1), kept)
+        tokens: Tensor = self.norm(self.blocks(self.embed(seen) + positions))
+        return tokens
+
+
+class Filling(nn.Module):
+    """Maps the tokens (B, K, in_dim) of the patches at places (B, K) to all patches of a datum (B, maps · C, *sizes).
+
+    One learned token stands for each patch that has none.
+    """
+
+    def __init__(self, recipe: "Transformer", in_dim: int, maps: int) -> None:
+        super().__init__()
+        self.recipe = recipe
+        self.start = nn.Linear(in_dim, recipe.dim)
+        self.hidden = nn.Parameter(torch.randn(1, 1, recipe.dim))
+        self.positions = nn.Parameter(torch.randn(1, math.prod(recipe.counts), recipe.dim))
+        self.blocks = nn.Sequential(*(Block(recipe.dim, recipe.heads) for _ in range(recipe.depth)))
+        self.patch = nn.Sequential(
+            nn.LayerNorm(recipe.dim), nn.Linear(recipe.dim, maps * recipe.shape[0] * recipe.values)
+        )
+
+    def forward(self, tokens: Tensor, kept: Tensor) -> Tensor:
+        started = self.start(tokens)
+        every = self.hidden.expand(tokens.shape[0], self.positions.shape[1], -1).to(started.dtype)
+        every = every.scatter(1, kept[..., None].expand_as(started), started)
+        out = self.patch(self.blocks(every + self.positions))
+        return whole(out, self.recipe.shape[1:], self.recipe.patch_size)
+
+
+def patches(x: Tensor, size: int) -> Tensor:
+    """Return the patches (B, N, C · size^rank) of data (B, C, *sizes), which are padded with zeros at the far edges."""
+    return cut(F.pad(x, [n for length in reversed(x.shape[2:]) for n in (0, -length % size)]), size)
+
+
+def whole(patches: Tensor, sizes: Sequence[int], size: int) -> Tensor:
+    """Return the data (B, C, *sizes) of patches (B, N, C · size^rank), which is the inverse of `patches`."""
+    x = joined_patches(patches, [-(-length // size) for length in sizes], size)
+    for axis, length in enumerate(sizes, 2):
+        x = x.narrow(axis, 0, length)
+    return x
+
+
+def _at(values: Tensor, places: Tensor) -> Tensor:
+    """Return the values (B, K, D) at places (B, K) of (B, N, D)."""
+    return values.gather(1, places[..., None].expand(-1, -1, values.shape[2]))
 
 
 def cut(x: Tensor, size: int) -> Tensor:
@@ -126,3 +182,11 @@ class Transformer(Net):
 
     def decoder(self, in_dim: int, maps: int) -> nn.Module:
         return Decoder(self, in_dim, maps)
+
+    def visible(self) -> Visible:
+        """Return the encoder of a masked autoencoder."""
+        return Visible(self)
+
+    def filling(self, in_dim: int, maps: int) -> Filling:
+        """Return the decoder of a masked autoencoder, for tokens of `in_dim` numbers."""
+        return Filling(self, in_dim, maps)

@@ -189,13 +189,6 @@ def _colours(part: Part, root: Part) -> None:
         part.setdefault("colours", None)
 
 
-@change(6)
-def _shows(part: Part, root: Part) -> None:
-    """Two models showed their whole output, also where their loss explains nothing."""
-    if part["_target_"] in ("aelab.models.dae.DAE", "aelab.models.structured_cvae.StructuredCVAE"):
-        part.setdefault("shows", "output")
-
-
 def word_today(word: str) -> str:
     """Return a word of the command line, `key=value`, as it is written in this version."""
     mark, key, value = re.fullmatch(r"([+~]*)([^=]*)(=.*)?", word, re.DOTALL).groups("")  # type: ignore[union-attr]
