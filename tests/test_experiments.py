@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import yaml
 from conftest import compose, names, trained, write_idx
+from PIL import Image
 from scipy.io import savemat
 
 from aelab.composition.compose import configs
@@ -78,6 +79,9 @@ def written_for(name: str, root: Path) -> list[str]:
     elif name == "kjv_text_vae":
         (root / "kjv.txt").write_text("and god said , let there be light :\nand there was light .\n" * 20)
         return [f"data.root={root}/kjv.txt"]
+    elif name == "cifar10_colour":
+        for i in range(60):
+            Image.fromarray(rng.integers(0, 255, (8, 8, 3), dtype=np.uint8)).save(root / f"{i}.png")
     elif name == "brain_patches":
         for file in ("a.npy", "b.npy"):
             np.save(root / file, rng.integers(0, 255, (80, 24, 24), dtype=np.uint8))
@@ -107,7 +111,11 @@ def test_an_experiment_gives_the_numbers_that_it_reports(name, tmp_path):
         overrides = [f"experiment={name}", *row.get("overrides", []), *SMALL, *files]
         stages = compose("train", overrides)[0].stages.items()
         overrides += [f"stages.{stage}.trainer.max_epochs=1" for stage, config in stages if "trainer" in config]
-        if name.startswith("cifar10"):
+        if compose("train", overrides)[0].scheduler.get("warmup"):
+            overrides += ["scheduler.warmup=0"]
+        if name == "cifar10_colour":
+            overrides += ["data=folder", "data.shape=[3,8,8]"]
+        elif name.startswith("cifar10"):
             overrides += ["data=mnist", "data.shape=[1,28,28]", "data.batch_size=20"]
         wanted -= set(trained(tmp_path / f"run_{i}", *overrides).metrics)
     assert not wanted
