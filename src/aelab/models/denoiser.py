@@ -2,8 +2,9 @@
 
     loss = sum_i e(x_i, out_i),  out = up(down(seen))
 
-`e` is the reconstruction error. With the noises it denoises, deblurs, fills in or colours. With `explains: hidden` only
-what the noise chose counts, and all else is shown as it was seen. Noise that chooses no places chooses all.
+`e` is the reconstruction error. The noise decides whether the model denoises, deblurs, fills in or colours. With
+`explains: hidden` only what the noise chose counts, and all else is shown as it was seen. Noise that chooses no places
+counts as one that chooses all.
 
 `encode` gives the bottleneck of the net, averaged over its places. That is a description of a datum, and nothing is
 decoded from it.

@@ -4,9 +4,9 @@
     out  = decoder(t, one learned token for each hidden patch)
     loss = sum_{i hidden} e(x_i, out_i)             over pixels i
 
-`e` is the reconstruction error of a pixel. With `normalise`, each patch of the target has mean 0 and deviation 1, and
-what is shown gets the mean and deviation of what is seen of the datum. The code is the mean of all tokens (B, net.dim),
-of clean data of all their patches. Nothing is decoded from a code.
+`e` is the reconstruction error of a pixel. With `normalise`, each patch of the target has mean 0 and deviation 1. What
+is shown then gets the mean and deviation of the visible pixels. The code (B, net.dim) is the mean of the tokens of all
+visible patches. In clean data every patch is visible. Nothing is decoded from a code.
 
 He, Chen, Xie, Li, Dollár & Girshick, Masked autoencoders are scalable vision learners, 2022.
 https://arxiv.org/abs/2111.06377
