@@ -50,8 +50,12 @@ class Denoiser(Autoencoder):
         raise Unsupported("a denoiser decodes no codes: its skips lead around them")
 
     def error(self, z: Tensor, batch: Batch) -> Tensor:
-        """Return the error (B,) of what is given back. The codes play no part in it."""
-        return self.reconstruction.error(self.decoder(self.maps(batch.seen)), batch.x)
+        """Return the error (B,) of what is given back, or of its hidden places. The codes play no part in it."""
+        out = self.decoder(self.maps(batch.seen))
+        if not self.completes:
+            return self.reconstruction.error(out, batch.x)
+        elements: Tensor = self.reconstruction.elements(out, batch.x)  # type: ignore[attr-defined]
+        return (batch.chosen * elements).flatten(1).sum(1)
 
     def reconstruct(self, batch: Batch) -> Tensor:
         return self.filled(self.forward(batch.seen), batch)
@@ -61,9 +65,5 @@ class Denoiser(Autoencoder):
         return self.reconstruction.mean(self.decoder(self.maps(x)))
 
     def loss(self, batch: Batch) -> Terms:
-        out = self.decoder(self.maps(batch.seen))
-        if self.completes:
-            error = (batch.chosen * self.reconstruction.elements(out, batch.x)).flatten(1).sum(1)  # type: ignore[attr-defined]
-        else:
-            error = self.reconstruction.error(out, batch.x)
-        return {"loss": error.mean(), "reconstruction": error.mean()}
+        reconstruction = self.error(batch.x, batch).mean()
+        return {"loss": reconstruction, "reconstruction": reconstruction}
