@@ -32,7 +32,7 @@ from aelab.metrics.classifier import cache, classifier, features
 from aelab.metrics.code import mutual_information
 from aelab.metrics.pca import PCA
 from aelab.metrics.reconstruction import _errors
-from aelab.models.base import Variational
+from aelab.models.base import Autoencoder, Variational
 from aelab.noise import Gaussian
 
 CPU = torch.device("cpu")
@@ -86,8 +86,8 @@ def test_every_group_of_every_model(name, tmp_path):
         assert first
         assert all(math.isfinite(value) for value in first.values())
         assert metric(Trained.of(run)) == first, kind
-    variational = isinstance(build.trained(run), Variational)
-    without = {"colour"} | (set() if variational else {"likelihood"})
+    bounded = type(build.trained(run)).log_weights is not Autoencoder.log_weights
+    without = {"colour"} | (set() if bounded else {"likelihood"})
     if name == "masked":
         without |= {"robustness"}  # it sees whole patches only
     assert refused == without

@@ -16,6 +16,8 @@ from aelab.data.loader import Batch
 
 log = logging.getLogger(__name__)
 
+LEAST = 0.1  # nats, below which a level of a hierarchy counts as dead
+
 
 class Health(Callback):
     """Logs how a code is used, and warns if most of it carries nothing.
@@ -28,7 +30,7 @@ class Health(Callback):
     - `dead_units`: number of units that are on for no image.
 
     The last two need a model that says which units are on (`active`). A variational code has a picture too:
-    `kl_per_unit`, the mean KL of each unit over the images of a validation.
+    `kl_per_unit`, the mean KL of each unit over the images of a validation. A hierarchy has `kl_per_level` beside it.
 
     Numbers of a codebook:
 
@@ -36,9 +38,10 @@ class Health(Callback):
       number;
     - `used_entries`: number of entries that are used at least once.
 
-    One warning is logged if a posterior collapsed, if more than half of the units are dead, or if fewer than a tenth of
-    the entries are used. It comes in the third epoch or later, because a code may wake up late. A shorter run is judged
-    in its last epoch. `folder` is where pictures go. If it is None, no picture is drawn.
+    One warning is logged if a posterior collapsed, if a level of a hierarchy says less than 0.1 nats, if more than half
+    of the units are dead, or if fewer than a tenth of the entries are used. It comes in the third epoch or later,
+    because a code may wake up late. A shorter run is judged in its last epoch. `folder` is where pictures go. If it is
+    None, no picture is drawn.
     """
 
     def __init__(self, folder: str | None) -> None:
@@ -64,7 +67,7 @@ class Health(Callback):
         if "z" in code:
             z = code["z"].double()
             new |= {"z": z.sum(0), "squares": z.square().sum(0)}
-        new |= {name: code[name].double().sum(0) for name in ("kl", "on") if name in code}
+        new |= {name: code[name].double().sum(0) for name in ("kl", "kl_per_level", "on") if name in code}
         self.sums = {name: value + self.sums.get(name, 0) for name, value in new.items()}
 
     on_test_batch_end = on_validation_batch_end
@@ -75,7 +78,11 @@ class Health(Callback):
         split = "test" if trainer.testing else "val"
         pl_module.log_dict({f"{split}/{name}": value for name, value in numbers.items()})
         if "kl" in sums and self.folder and trainer.is_global_zero and split == "val":
-            show(trainer, self.folder, "kl_per_unit", _bars(sums["kl"] / sums["images"], "KL in nats"))
+            units = (sums["kl"] / sums["images"]).sort(descending=True).values
+            show(trainer, self.folder, "kl_per_unit", _bars(units, "units of the code, sorted"))
+            if "kl_per_level" in sums:
+                levels = _bars(sums["kl_per_level"] / sums["images"], "levels, the lowest first")
+                show(trainer, self.folder, "kl_per_level", levels)
         last = trainer.current_epoch + 1 == trainer.max_epochs
         if illness and not self.warned and (last or trainer.current_epoch >= 2):
             self.warned = True
@@ -115,15 +122,20 @@ def _of_units(sums: dict[str, Any]) -> tuple[dict[str, float], str]:
             "the posterior collapsed: no unit of the code changes with the image, so the decoder ignores it; lower the "
             "weight of the KL, or let it rise slowly (+schedule@model.beta=linear)"
         )
+    elif "kl_per_level" in sums and (dead_levels := (sums["kl_per_level"] / n < LEAST).nonzero() + 1).numel():
+        illness = (
+            f"of the levels of the code, the lowest first, {', '.join(map(str, dead_levels.flatten().tolist()))} died: "
+            f"their KL is below {LEAST} nats; let its weight rise slowly (+schedule@model.beta=linear)"
+        )
     return numbers, illness
 
 
 def _bars(values: Tensor, label: str) -> Image.Image:
-    """Draw one bar per unit, the largest first."""
-    heights = values.sort(descending=True).values.tolist()
+    """Draw one bar of KL per value."""
+    heights = values.tolist()
     figure, axes = plt.subplots(figsize=(6, 3), layout="constrained")
-    axes.bar(range(len(heights)), heights)
-    axes.set(xlabel="units of the code, sorted", ylabel=label)
+    axes.bar(range(1, len(heights) + 1), heights)
+    axes.set(xlabel=label, ylabel="KL in nats")
     file = io.BytesIO()
     figure.savefig(file, format="png")
     plt.close(figure)
