@@ -51,7 +51,7 @@ def test_the_bounds_are_those_of_a_normal_distribution(name):
     batch = Batch(x, x, torch.zeros(3))
     log_w = built.log_weights(batch, 400_000)
     found = log_w.logsumexp(0) - torch.tensor(400_000.0).log()
-    torch.testing.assert_close(found, marginal.log_prob(x), atol=0.05, rtol=0)
+    torch.testing.assert_close(found, marginal.log_prob(x), atol=0.15, rtol=0)
     rows = batch.map(lambda t: t.repeat(100_000, *[1] * (t.ndim - 1)))
     assert float(built.loss(rows)["loss"]) == pytest.approx(-float(log_w.mean()), abs=0.1), "it is minus the bound"
 
