@@ -38,7 +38,19 @@ def test_a_config_is_named_after_its_file(group, package):
     folder = configs().parent / "src" / "aelab" / package
     if not folder.is_dir():
         folder = configs().parent / package
-    shared = {"base", "__init__", "loader", "resident", "stream", "download", "errors", "codebook", "pca", "classifier"}
+    shared = {
+        "base",
+        "__init__",
+        "loader",
+        "resident",
+        "stream",
+        "download",
+        "errors",
+        "codebook",
+        "pca",
+        "classifier",
+        "ddim",
+    }
     shared |= {"hierarchical"}  # of models of several levels
     shared |= {"layout", "image_files", "cache"}  # of data=folder
     shared |= {"images", "values", "drawing", "labels", *(f"{name}_files" for name in names("data"))}

@@ -18,6 +18,7 @@ from aelab import randomness
 from aelab.composition import build, fits
 from aelab.data.loader import Batch
 from aelab.errors import UserError
+from aelab.models.base import Autoencoder
 
 SHAPES = {"digits": [1, 8, 8], "mnist": [1, 28, 28], "cifar10": [3, 32, 32], "odd": [2, 11, 17]}
 
@@ -161,7 +162,8 @@ def test_a_validation_batch_is_encoded_once(name):
     calls = Calls(built.encoder)
     output = built.eval().validation_step(batch("digits"), 0)
     assert calls.number == 1
-    assert {"loss", "mse", "psnr"} <= set(output["terms"])
+    measured = {"mse", "psnr"} if type(built).errors is Autoencoder.errors else set()  # diffusion_ae measures nothing
+    assert {"loss"} | measured <= set(output["terms"])
     assert output["code"]
     again = built.validation_step(batch("digits"), 0)
     assert calls.number == 2, "nothing may be remembered between batches"
@@ -196,6 +198,7 @@ def test_sums_over_pixels_and_means_over_the_batch(name, monkeypatch):
         built.eval()  # in evaluation no entry of the codebook moves
     monkeypatch.setattr(torch, "randn_like", lambda t: t.new_full(t.shape, 0.7))
     monkeypatch.setattr(torch, "randn", lambda *shape, **options: torch.full(shape, 0.7, **options))
+    monkeypatch.setattr(torch, "randint", lambda low, high, shape, **more: torch.full(shape, high // 2, **more))
     once, twice = terms(built, it), terms(built, it.map(lambda t: torch.cat([t, t])))
     for key in set(once) - of_the_batch:
         torch.testing.assert_close(once[key], twice[key], msg=key)
@@ -207,7 +210,8 @@ def test_images_of_a_batch_do_not_see_each_other(name, net):
         pytest.skip("their codes do not go together")
     built, it = assembled(name, net).eval(), batch("digits")
     alone = torch.cat([built.reconstruct(it.map(lambda t, i=i: t[i : i + 1])) for i in range(len(it.x))])
-    torch.testing.assert_close(built.reconstruct(it), alone)
+    many = name == "diffusion_ae"  # steps, of which each multiplies the rounding of the last
+    torch.testing.assert_close(built.reconstruct(it), alone, atol=1e-2 if many else 1e-5, rtol=0 if many else 1.3e-6)
 
 
 @pytest.mark.parametrize(

@@ -26,6 +26,8 @@ Train autoencoders: any objective, any network, any data, any noise.
     ae status DIR                       how the jobs of a sweep stand
     ae report DIR...                    a table over runs: mean and 95 % interval over seeds
 
+    ae doctor data=… [key=value ...]    checks data, and trains a ladder of code lengths; says which one to take
+
     ae train                                                    a VAE on digits, in seconds
     ae train resume=DIR                                         goes on with a run that was stopped or killed
     ae train model=vae net=conv data=cifar10 noise=gaussian trainer=gpu
@@ -44,6 +46,7 @@ VERBS = {  # each is a module of `aelab.commands`; True if Hydra composes its co
     "predict": True,
     "export": True,
     "rerun": True,
+    "doctor": False,
     "status": False,
     "report": False,
 }

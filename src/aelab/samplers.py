@@ -65,9 +65,10 @@ class Fitted(Sampler, Protocol):
         z = torch.from_numpy(self.draw(codes.double().numpy(), n)).float()
         g = randomness.generator("cpu", "labels of samples")
         y = labels[torch.randint(len(labels), (n,), generator=g)]
+        randomness.seed(trained.device, "samples")
         return torch.cat(
             [
-                trained.model.decode(a.to(trained.device), b.to(trained.device)).cpu()
+                trained.model.generate(a.to(trained.device), b.to(trained.device)).cpu()
                 for a, b in zip(z.split(AT_ONCE), y.split(AT_ONCE), strict=True)
             ]
         )

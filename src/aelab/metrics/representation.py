@@ -61,15 +61,11 @@ class Representation:
 
     def scores(self, train: Array, y: NDArray[np.int64], test: Array, y_test: NDArray[np.int64]) -> dict[str, float]:
         """Return the numbers by name, for features (N, D) and labels (N,) of training and of test images."""
-
-        def probe(rows: NDArray[np.intp] | slice) -> float:
-            pipeline = make_pipeline(StandardScaler(), LogisticRegression(max_iter=200))
-            return float(pipeline.fit(train[rows], y[rows]).score(test, y_test))
-
-        result = {"linear_probe": probe(slice(None))}
+        result = {"linear_probe": linear_probe(train, y, test, y_test)}
         order = np.random.default_rng(randomness.key("few labels")).permutation(len(y))
         for n in self.few_labels:
-            result[f"probe_of_{n}"] = probe(np.concatenate([order[y[order] == label][:n] for label in np.unique(y)]))
+            rows = np.concatenate([order[y[order] == label][:n] for label in np.unique(y)])
+            result[f"probe_of_{n}"] = linear_probe(train[rows], y[rows], test, y_test)
         result["knn"] = float(KNeighborsClassifier(min(self.neighbours, len(train))).fit(train, y).score(test, y_test))
         clusters = KMeans(len(np.unique(y)), n_init=3, random_state=0).fit(train).predict(test)
         table = np.zeros((clusters.max() + 1, y_test.max() + 1))
@@ -77,3 +73,9 @@ class Representation:
         result["cluster_accuracy"] = float(table[linear_sum_assignment(-table)].sum() / len(y_test))
         result["cluster_nmi"] = float(normalized_mutual_info_score(y_test, clusters))
         return result
+
+
+def linear_probe(train: Array, y: NDArray[np.int64], test: Array, y_test: NDArray[np.int64]) -> float:
+    """Return the accuracy of a logistic regression on standardised features (N, D)."""
+    pipeline = make_pipeline(StandardScaler(), LogisticRegression(max_iter=200))
+    return float(pipeline.fit(train, y).score(test, y_test))

@@ -212,6 +212,10 @@ class Autoencoder(Objective):
         """Return images (B, C, H, W) in [0, 1] for codes (B, *code_shape)."""
         return self.reconstruction.mean(self.out(z, y))
 
+    def generate(self, z: Tensor, y: Tensor | None = None) -> Tensor:
+        """Return data (B, C, *sizes) for codes that were drawn. What else of a datum is random is drawn too."""
+        return self.decode(z, y)
+
     def error(self, z: Tensor, batch: Batch) -> Tensor:
         """Return the reconstruction term (B,) of codes (B, *code_shape) against the clean images of a batch."""
         return self.reconstruction.error(self.out(z, batch.y, batch.x), batch.x)

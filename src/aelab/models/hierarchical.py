@@ -167,6 +167,15 @@ def log_density(z: Tensor, normal: Normal) -> Tensor:
     return -((z - mean).square() / logvar.exp() + logvar).flatten(1).sum(1) / 2
 
 
+def normal(h: Tensor) -> Normal:
+    """Return mean and log variance (B, D, *sizes), of maps (B, 2 D, *sizes) that hold them.
+
+    The log variance is cut off at ±15. The prior is learned, so nothing else keeps the scale of a level.
+    """
+    mean, logvar = h.chunk(2, dim=1)
+    return mean, logvar.clamp(-15, 15)
+
+
 def pointwise(inputs: tuple[int, ...], outputs: int) -> nn.Module:
     """Return a linear map of each place of a level (B, *inputs) to (B, outputs, *sizes)."""
     if len(inputs) == 1:

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from aelab.data.loader import Batch
 from aelab.models.base import Terms
-from aelab.models.hierarchical import Hierarchical, Normal, pointwise, terms
+from aelab.models.hierarchical import Hierarchical, Normal, normal, pointwise, terms
 from aelab.nets.base import Net
 from aelab.reconstruction import Reconstruction
 from aelab.schedules import Scheduled
@@ -57,15 +57,13 @@ class HVAE(Hierarchical):
     def descend(self, choose: Callable[..., Tensor], n: int) -> Tensor:
         h = self.start.expand(n, *self.start.shape)
         for i in reversed(range(len(self.shapes))):
-            m, v = self.priors[i](self.between(h)).chunk(2, dim=1)
-            h = h + self.add[i](choose(i, (m, v), h))
+            h = h + self.add[i](choose(i, normal(self.priors[i](self.between(h))), h))
             if i:
                 h = self.fall[i - 1](self.between(h))
         return h
 
     def infer(self, i: int, f: Tensor, p: Normal, *state: Tensor) -> Normal:
-        mu, logvar = self.posteriors[i](self.between(torch.cat([f, *state], dim=1))).chunk(2, dim=1)
-        return mu, logvar
+        return normal(self.posteriors[i](self.between(torch.cat([f, *state], dim=1))))
 
     def loss(self, batch: Batch) -> Terms:
         reconstruction, kl = self.bound(batch)

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from aelab.data.loader import Batch
 from aelab.models.base import Terms, once
-from aelab.models.hierarchical import Hierarchical, Level, Normal, draw, pointwise, terms
+from aelab.models.hierarchical import Hierarchical, Level, Normal, draw, normal, pointwise, terms
 from aelab.nets.base import Net
 from aelab.reconstruction import Reconstruction
 from aelab.schedules import Scheduled
@@ -59,16 +59,15 @@ class LadderVAE(Hierarchical):
         for i in reversed(range(len(self.shapes))):
             z = choose(i, (m, v))
             if i:
-                m, v = self.priors[i - 1](self.between(self.fall[i - 1](z))).chunk(2, dim=1)
+                m, v = normal(self.priors[i - 1](self.between(self.fall[i - 1](z))))
         return z
 
     def infer(self, i: int, f: Tensor, p: Normal, *state: Tensor) -> Normal:
-        a, b = self.heads[i](self.between(f)).chunk(2, dim=1)
+        a, b = normal(self.heads[i](self.between(f)))
         if i == len(self.shapes) - 1:
             return a, b
         m, v = p
-        logvar = -torch.logaddexp(-b, -v)
-        return (a * (-b).exp() + m * (-v).exp()) * logvar.exp(), logvar
+        return torch.lerp(m, a, (v - b).sigmoid()), -torch.logaddexp(-b, -v)
 
     @once
     def levels(self, x: Tensor, k: int = 1, drawn: bool = True) -> tuple[Tensor, list[Level]]:
@@ -78,9 +77,8 @@ class LadderVAE(Hierarchical):
         f, zs, qs, ps = f.repeat(k, *[1] * (f.ndim - 1)), list[Tensor](), list[Normal](), list[Normal]()
         for i, head in enumerate(self.heads):
             f = self.rise[i - 1](zs[-1]) if i else f
-            mu, logvar = head(self.between(f)).chunk(2, dim=1)
-            qs.append((mu, logvar))
-            zs.append(draw(qs[-1]) if drawn else mu)
+            qs.append(normal(head(self.between(f))))
+            zs.append(draw(qs[-1]) if drawn else qs[-1][0])
 
         def choose(i: int, p: Normal) -> Tensor:
             ps.append(p)

@@ -1,0 +1,110 @@
+"""Diffusion autoencoder: a code says what a datum is, and a diffusion model that is told the code draws the rest.
+
+    z    = encoder(seen)                                  the semantic code, of any net
+    x_t  = sqrt(a_t) x + sqrt(1 - a_t) e,  e ~ N(0, I)    t uniform from 1 to `steps`
+    loss = |target - step(x_t, t, z)|²                    summed over the datum
+
+The target is e (`predicts: epsilon`), or sqrt(a_t) e - sqrt(1 - a_t) x (`predicts: v`). Data in [0, 1] are scaled to
+[-1, 1] before. In training a share `drop_code` of the codes is 0, so that the step net knows data without a code too.
+
+DDIM leads from x_T to a datum without randomness, in `sampling_steps` steps, and from a datum to its x_T. `decode`
+starts from one x_T, the same for every code. `generate` draws x_T. `reconstruct` starts from the datum's own x_T, so it
+is nearly exact. Under noise it draws x_T, because the own one would give the noise back.
+
+It has no prior over codes, so it cannot sample. A sampler that is fitted to the codes of a trained model can.
+
+Preechakul, Chatthee, Wizadwongsa & Suwajanakorn, Diffusion autoencoders, 2022. https://arxiv.org/abs/2111.15640
+"""
+
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from aelab.data.loader import Batch
+from aelab.errors import UserError
+from aelab.models.base import Autoencoder, Terms
+from aelab.nets.base import Net
+from aelab.nets.ddim import DDIM, Predict
+from aelab.noise import Noise, NoNoise
+from aelab.reconstruction import MSE, Reconstruction
+
+
+class DiffusionAE(Autoencoder):
+    domains = ("unit", "real")
+    x_T: Tensor
+
+    def __init__(
+        self,
+        net: Net,
+        reconstruction: Reconstruction,
+        latent_dim: int,
+        step: Net,
+        steps: int,
+        sampling_steps: int,
+        schedule: Literal["cosine", "linear"],
+        predicts: Literal["epsilon", "v"],
+        condition_dim: int,
+        drop_code: float,
+    ) -> None:
+        """Raises UserError for another term than mse, and for a step net of other data."""
+        super().__init__(net, reconstruction, latent_dim)
+        if not isinstance(reconstruction, MSE):
+            raise UserError("model=diffusion_ae has a squared error of its own: type reconstruction=mse")
+        if len(net.shape) - 1 not in step.ranks:
+            raise UserError("model=diffusion_ae is for signals, images and volumes: its model.step takes no vectors")
+        if not 0 <= drop_code < 1:
+            raise UserError(f"model.drop_code={drop_code} is a share from 0 to below 1")
+        self.scaled, self.drop_code, self.inverts = "real" not in reconstruction.domains, drop_code, True
+        self.encoder = net.encoder(latent_dim)
+        self.ddim = DDIM(steps, sampling_steps, schedule, predicts)
+        self.told = nn.Sequential(
+            nn.Linear(2 * DDIM.frequencies + latent_dim, condition_dim),
+            nn.SiLU(),
+            nn.Linear(condition_dim, condition_dim),
+        )
+        self.decoder = step.translator(1, condition=condition_dim)
+        self.register_buffer("x_T", torch.randn(1, *net.shape))
+
+    def prepare_for(self, noise: Noise) -> None:
+        self.inverts = isinstance(noise, NoNoise)
+
+    def step(self, z: Tensor) -> Predict:
+        """Return the step net, told the codes (B, latent_dim): x_t (B, C, *sizes) and times (B,) -> the target."""
+        return lambda x, t: self.decoder(x, condition=self.told(torch.cat([self.ddim.embedding(t).to(z), z], dim=1)))
+
+    def error(self, z: Tensor, batch: Batch) -> Tensor:
+        """Return the squared error (B,) of the target for codes (B, latent_dim), at one time drawn for each."""
+        t = torch.randint(1, self.ddim.steps + 1, z.shape[:1], device=z.device)
+        x_t, target = self.ddim.noised(self.diffused(batch.x), t)
+        return (~batch.x.isnan() * (target - self.step(z)(x_t, t)).square()).flatten(1).sum(1)
+
+    def loss(self, batch: Batch) -> Terms:
+        z = self.encode(batch.seen, batch.y)
+        if self.training and self.drop_code:
+            z = z * (torch.rand(z.shape[0], 1, device=z.device) >= self.drop_code)
+        return {"loss": self.error(z, batch).mean()}
+
+    def decode(self, z: Tensor, y: Tensor | None = None, x_T: Tensor | None = None) -> Tensor:
+        """Return data (B, C, *sizes) for codes (B, latent_dim), from `x_T` or from the one x_T of all codes."""
+        x = self.ddim.down(self.step(z), self.x_T.expand(z.shape[0], *self.x_T.shape[1:]) if x_T is None else x_T)
+        return x.clamp(-1, 1) / 2 + 0.5 if self.scaled else x
+
+    def generate(self, z: Tensor, y: Tensor | None = None) -> Tensor:
+        return self.decode(z, x_T=torch.randn(z.shape[0], *self.x_T.shape[1:], device=z.device, dtype=z.dtype))
+
+    def invert(self, x: Tensor, z: Tensor) -> Tensor:
+        """Return the x_T (B, C, *sizes) from which codes (B, latent_dim) lead to data (B, C, *sizes)."""
+        return self.ddim.up(self.step(z), self.diffused(x))
+
+    def reconstruct(self, batch: Batch) -> Tensor:
+        z = self.encode_batch(batch)
+        return self.decode(z, x_T=self.invert(batch.seen, z)) if self.inverts else self.generate(z)
+
+    def errors(self, batch: Batch) -> Terms:
+        """Nothing: a reconstruction takes many steps, so no evaluation step makes one."""
+        return {}
+
+    def diffused(self, x: Tensor) -> Tensor:
+        """Return data as they are diffused: those in [0, 1] in [-1, 1], and 0 where they are missing."""
+        return (2 * x - 1 if self.scaled else x).nan_to_num(0)

@@ -1,0 +1,63 @@
+"""Multimodal VAE: the posterior of any set of modalities is a product of experts, one of each modality.
+
+    q(z | x, y) ∝ N(z; 0, I) q(z | x) q(z | y)            so q(z | x) alone is N(z; 0, I) times its expert
+    B(S)  = E_q(z | S)[sum_{m in S} -w_m log p(m | z)] + beta · KL(q(z | S) || N(0, I)),  w_x = 1, w_y = `y_weight`
+    loss  = B(x, y) + B(x) + B(y)                         one draw of z for each; nats per datum
+
+Each step takes all three bounds, so that either modality can be encoded alone.
+
+Wu & Goodman, Multimodal generative models for scalable weakly-supervised learning, 2018, equations 3 to 5.
+https://arxiv.org/abs/1802.05335
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from aelab.data.loader import Batch
+from aelab.models.base import Terms, kl, once
+from aelab.models.hierarchical import Normal, draw
+from aelab.models.joint import Joint, product
+from aelab.nets.base import Net
+from aelab.reconstruction import Reconstruction
+from aelab.schedules import Scheduled
+
+
+class MVAE(Joint):
+    def __init__(
+        self,
+        net: Net,
+        reconstruction: Reconstruction,
+        latent_dim: int,
+        y_net: Net,
+        y_reconstruction: Reconstruction,
+        y_shape: Sequence[int] | None,
+        num_classes: int | None,
+        beta: Scheduled,
+        y_weight: float,
+    ) -> None:
+        super().__init__(net, reconstruction, latent_dim, y_net, y_reconstruction, y_shape, num_classes)
+        self.beta, self.y_weight = beta, y_weight
+
+    @once
+    def posterior(self, x: Tensor, y: Tensor | None = None) -> Normal:
+        return product(super().posterior(x))
+
+    def y_posterior(self, y: Tensor) -> Normal:
+        return product(super().y_posterior(y))
+
+    def both(self, x: Tensor, y: Tensor) -> Normal:
+        return product(super().posterior(x), super().y_posterior(y))
+
+    def loss(self, batch: Batch) -> Terms:
+        x, y = super().posterior(batch.seen), super().y_posterior(batch.y)
+        beta, terms = self.at_step(self.beta), Terms()
+        for name, q in (("xy", product(x, y)), ("x", product(x)), ("y", product(y))):
+            z, bound = draw(q), beta * kl(*q).mean()
+            if "x" in name:
+                bound = bound + self.error(z, batch).mean()
+            if "y" in name:
+                bound = bound + self.y_weight * self.y_error(z, batch.y).mean()
+            terms[f"bound_{name}"] = bound
+        return {"loss": torch.stack(list(terms.values())).sum(), **terms}
