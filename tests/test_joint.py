@@ -119,7 +119,13 @@ def test_digits_and_labels_belong_together(name, weight, tmp_path):
 def test_a_second_view_is_any_tensor(tmp_path):
     x = torch.rand(200, 1, 8, 8, generator=torch.Generator().manual_seed(0))
     np.savez(tmp_path / "x.npz", x=x[..., :4].numpy(), y=(x[..., 4:] * 0.1 + x[..., :4]).numpy())
-    words = [f"data.root={tmp_path / 'x.npz'}", "data.shape=[1,8,4]", "model.y_shape=[1,8,4]", "trainer.max_epochs=3"]
+    words = [
+        f"data.root={tmp_path / 'x.npz'}",
+        "data.shape=[1,8,4]",
+        "model.y_shape=[1,8,4]",
+        "trainer.max_epochs=3",
+        "reconstruction=gaussian",
+    ]
     run = trained(tmp_path / "run", "data=arrays", "model=jmvae", *words, "logger=[]", "metrics=[joint]")
     assert {"joint/y_sse/x", "joint/y_sse/mean", "joint/log_p_xy"} <= set(run.metrics)
     subject = Trained.of(run)

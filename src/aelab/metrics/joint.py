@@ -10,7 +10,7 @@ from aelab.composition.trained import Trained
 from aelab.data.loader import Batch
 from aelab.errors import Unsupported
 from aelab.metrics.classifier import classifier
-from aelab.models.joint import Joint as Model
+from aelab.models.modalities import Bimodal
 from aelab.noise import NoNoise
 
 
@@ -42,7 +42,7 @@ class Joint:
     @torch.no_grad()
     def __call__(self, trained: Trained) -> dict[str, float]:
         model = trained.model
-        if not isinstance(model, Model):
+        if not isinstance(model, Bimodal):
             raise Unsupported("it is of a model of two modalities: mvae, jmvae")
         batches = list(trained.batches("test", NoNoise(), self.images))
         result = self.likelihoods(model, batches)
@@ -67,7 +67,7 @@ class Joint:
             result["coherence/classifier"] = _share(judged(torch.cat([batch.x for batch in batches])), y)
         return result
 
-    def likelihoods(self, model: Model, batches: list[Batch]) -> dict[str, float]:
+    def likelihoods(self, model: Bimodal, batches: list[Batch]) -> dict[str, float]:
         """Return the bounds, or nothing if a term is no likelihood."""
         sums, images = {"log_p_xy": 0.0, "log_p_y": 0.0}, 0
         try:

@@ -18,13 +18,13 @@ from torch import Tensor, nn
 from aelab.data.loader import Batch
 from aelab.models.base import Terms, kl
 from aelab.models.hierarchical import Normal, draw
-from aelab.models.joint import Joint
+from aelab.models.modalities import Bimodal
 from aelab.nets.base import Net
 from aelab.reconstruction import Reconstruction
 from aelab.schedules import Scheduled
 
 
-class JMVAE(Joint):
+class JMVAE(Bimodal):
     def __init__(
         self,
         net: Net,
@@ -54,7 +54,7 @@ class JMVAE(Joint):
         z, divergence = draw(q), kl(*q).mean()
         reconstruction, y = self.error(z, batch).mean(), self.y_error(z, batch.y).mean()
         bound = reconstruction + self.y_weight * y + self.at_step(self.beta) * divergence
-        x_alone, y_alone = self.posterior(batch.seen), self.y_posterior(batch.y)
+        x_alone, y_alone = self.posterior(batch.seen, batch.y), self.y_posterior(batch.y)
         unimodal = kl(*q, x_alone).mean() + kl(*q, y_alone).mean()
         loss = bound + self.at_step(self.alpha) * unimodal
         return {"loss": loss, "reconstruction": reconstruction, "y": y, "kl": divergence, "unimodal": unimodal}

@@ -18,13 +18,13 @@ from torch import Tensor
 from aelab.data.loader import Batch
 from aelab.models.base import Terms, kl, once
 from aelab.models.hierarchical import Normal, draw
-from aelab.models.joint import Joint, product
+from aelab.models.modalities import Bimodal, product
 from aelab.nets.base import Net
 from aelab.reconstruction import Reconstruction
 from aelab.schedules import Scheduled
 
 
-class MVAE(Joint):
+class MVAE(Bimodal):
     def __init__(
         self,
         net: Net,
@@ -51,13 +51,14 @@ class MVAE(Joint):
         return product(super().posterior(x), super().y_posterior(y))
 
     def loss(self, batch: Batch) -> Terms:
-        x, y = super().posterior(batch.seen), super().y_posterior(batch.y)
-        beta, terms = self.at_step(self.beta), Terms()
+        x, y, beta = super().posterior(batch.seen), super().y_posterior(batch.y), self.at_step(self.beta)
+        terms: Terms = {}
         for name, q in (("xy", product(x, y)), ("x", product(x)), ("y", product(y))):
-            z, bound = draw(q), beta * kl(*q).mean()
+            z, errors = draw(q), []
             if "x" in name:
-                bound = bound + self.error(z, batch).mean()
+                errors.append(self.error(z, batch).mean())
+                terms.setdefault("reconstruction", errors[0])  # of x from both
             if "y" in name:
-                bound = bound + self.y_weight * self.y_error(z, batch.y).mean()
-            terms[f"bound_{name}"] = bound
-        return {"loss": torch.stack(list(terms.values())).sum(), **terms}
+                errors.append(self.y_weight * self.y_error(z, batch.y).mean())
+            terms[f"bound_{name}"] = torch.stack(errors).sum() + beta * kl(*q).mean()
+        return {"loss": terms["bound_xy"] + terms["bound_x"] + terms["bound_y"], **terms}

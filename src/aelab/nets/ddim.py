@@ -40,6 +40,7 @@ class DDIM(nn.Module):
             raise UserError(f"model.sampling_steps={sampling_steps} must be from 1 to model.steps={steps}")
         self.steps, self.sampling_steps, self.predicts = steps, sampling_steps, predicts
         self.a = kept(steps, schedule)  # no buffer: those become bfloat16 in low precision
+        self.kept = self.a.tolist()
 
     def embedding(self, t: Tensor) -> Tensor:
         """Times (B,) -> sines and cosines of them (B, 64)."""
@@ -67,7 +68,7 @@ class DDIM(nn.Module):
         return x
 
     def _move(self, predict: Predict, x: Tensor, at: int, to: int, told: int) -> Tensor:
-        (a, b), root = self.a[[at, to]].tolist(), math.sqrt
+        a, b, root = self.kept[at], self.kept[to], math.sqrt
         e = predict(x, torch.full(x.shape[:1], told, device=x.device))
         if self.predicts == "v":
             e = root(a) * e + root(1 - a) * x

@@ -14,7 +14,7 @@ from aelab.nets.base import Net
 from aelab.reconstruction import Reconstruction
 
 
-class Joint(Variational):
+class Bimodal(Variational):
     """A model of p(x, y) = ∫ p(x | z) p(y | z) N(z; 0, I) dz.
 
     y is a label of `num_classes`, with a cross-entropy. If `y_shape` is stated, y is a tensor (B, *y_shape) such as a
