@@ -72,6 +72,11 @@ def under_noise(model: str, noise: str = "gaussian") -> str:
     return f"noise={'patches' if model == 'masked' else noise}"
 
 
+def quick(model: str) -> list[str]:
+    """The words that make a model quick, of one that walks many steps to a datum."""
+    return ["model.sampling_steps=3", "model.step.channels=[8,16]"] if model == "diffusion_ae" else []
+
+
 def but_slow(choices: list[str], *fast: str) -> list:
     """The choices as parameters of a test. Those that are not among `fast` run with `pytest -m slow`."""
     return [name if name in fast else pytest.param(name, marks=pytest.mark.slow) for name in choices]

@@ -49,7 +49,7 @@ def test_ddim_of_a_normal_distribution_is_its_closed_form(schedule, predicts):
 @pytest.mark.parametrize("predicts", ["epsilon", "v"])
 def test_noise_and_target_give_the_datum_back(predicts):
     ddim, x, t = DDIM(100, 10, "cosine", predicts), torch.rand(5, 1, 4, 4), torch.tensor([1, 20, 50, 80, 99])
-    x_t, target = ddim.noised(x, t)
+    x_t, target, _ = ddim.noised(x, t)
     a = ddim.a[t].view(-1, 1, 1, 1)
     found = (
         (x_t - (1 - a).sqrt() * target) / a.sqrt()

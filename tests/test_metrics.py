@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from conftest import compose, data, model, names, trained, under_noise
+from conftest import compose, data, model, names, quick, trained, under_noise
 from scipy.linalg import sqrtm
 from scipy.ndimage import gaussian_filter
 from scipy.spatial.distance import cdist
@@ -65,6 +65,7 @@ def test_every_group_of_every_model(name, tmp_path):
     run = trained(
         tmp_path / "run",
         f"model={name}",
+        *quick(name),
         "trainer.max_epochs=1",
         under_noise(name, "masking"),
         "data.classes=[0,1,2,3]",

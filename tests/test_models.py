@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import compose, data, model, names
+from conftest import compose, data, model, names, quick
 from torch.distributions import Normal, kl_divergence
 
 from aelab import randomness
@@ -37,7 +37,7 @@ def compatible(name: str, net: str) -> bool:
 
 def assembled(name: str, net: str = "", shape: str = "digits", reconstruction: str = "", **keys):
     """Build a model from parts of configs. Each part is composed once per test process."""
-    config = compose("train", [f"model={name}"])[0]
+    config = compose("train", [f"model={name}", *quick(name)])[0]
     if net:
         config.net = compose("train", [f"net={net}"])[0].net
     if reconstruction:

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import but_slow, data, names, start, trained
+from conftest import but_slow, data, names, quick, start, trained
 from PIL import Image
 from test_folder import SMALL, words, write
 
@@ -202,6 +202,7 @@ def test_what_is_exported_gives_the_same(model, format, tmp_path):
     if format == "onnx":
         onnxruntime = pytest.importorskip("onnxruntime")
     line = (f"model={model}", "trainer.max_epochs=1", "trainer.max_steps=3", "~callbacks.pictures", "logger=[]")
+    line += (*quick(model),)
     run = start(tmp_path / "run", *line)
     fit(run)
     run.update_manifest(dataset={"classes": [str(i) for i in range(10)]})

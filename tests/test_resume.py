@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import but_slow, names, start, trained, under_noise
+from conftest import but_slow, names, quick, start, trained, under_noise
 from lightning.pytorch.callbacks import Callback
 from omegaconf import OmegaConf
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -96,7 +96,7 @@ def test_every_model_goes_on_as_if_it_had_not_been_killed(name, tmp_path):
 
     A run that was told to stop goes on from that very step. Most models share a training loop, so three stand for all.
     """
-    overrides = [*BASE, f"model={name}", under_noise(name)]
+    overrides = [*BASE, f"model={name}", under_noise(name), *quick(name)]
     reference = trained(tmp_path / "whole", *overrides)
     ways = {"killed": None, "stopped": signal.SIGTERM} if name in ("vae", "aae", "vqvae") else {"killed": None}
     for folder, number in ways.items():

@@ -10,7 +10,7 @@ import time
 
 import pytest
 import torch
-from conftest import Probe, but_slow, compose, model, names, start, trained, under_noise
+from conftest import Probe, but_slow, compose, model, names, quick, start, trained, under_noise
 from lightning.pytorch.callbacks import Callback
 
 from aelab import randomness
@@ -34,11 +34,18 @@ def equal(a, b) -> bool:
     return all(torch.equal(p, q) for p, q in zip(a.parameters(), b.parameters(), strict=True))
 
 
-@pytest.mark.parametrize("name", names("model"))
+@pytest.mark.parametrize("name", but_slow(names("model"), "vae", "vqvae", "topk", "iwae"))
 def test_training_is_a_hand_written_loop_bit_for_bit(name, tmp_path):
     if not model(f"model={name}").automatic_optimization:
         pytest.skip("steps several optimizers in its own way, and has a test of its own")
-    overrides = [f"model={name}", under_noise(name), "trainer.max_epochs=2", "seed=3", "data.batch_size=100"]
+    overrides = [
+        f"model={name}",
+        *quick(name),
+        under_noise(name),
+        "trainer.max_epochs=2",
+        "seed=3",
+        "data.batch_size=100",
+    ]
     by_template, losses = fitted(tmp_path / "run", *overrides)
 
     config, _ = compose("train", overrides)
@@ -288,9 +295,11 @@ def test_a_run_that_looks_for_mistakes_is_done(preset, tmp_path):
 
 
 @pytest.mark.parametrize("precision", but_slow(["bf16-mixed", "bf16-true", "64-true"], "bf16-mixed"))
-@pytest.mark.parametrize("name", names("model"))
+@pytest.mark.parametrize("name", but_slow(names("model"), "vae", "vqvae", "aae"))
 def test_every_precision_of_the_cpu(name, precision, tmp_path):
-    _, losses = fitted(tmp_path / "run", f"model={name}", f"trainer.precision={precision}", "trainer.max_epochs=1")
+    _, losses = fitted(
+        tmp_path / "run", f"model={name}", *quick(name), f"trainer.precision={precision}", "trainer.max_epochs=1"
+    )
     assert losses[-1] < losses[0]
 
 

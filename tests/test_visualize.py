@@ -6,7 +6,7 @@ import itertools
 import numpy as np
 import pytest
 import torch
-from conftest import compose, names, trained, under_noise
+from conftest import compose, names, quick, trained, under_noise
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -28,7 +28,7 @@ OF_VECTORS = {"manifold", "interpolations", "traversals"}
 def test_every_picture_that_a_model_has(name, tmp_path, monkeypatch):
     monkeypatch.setattr(figures, "POINTS", 100)
     monkeypatch.setattr(samplers, "IMAGES", 100)
-    run = trained(tmp_path / "run", f"model={name}", "trainer.max_epochs=1", under_noise(name))
+    run = trained(tmp_path / "run", f"model={name}", *quick(name), "trainer.max_epochs=1", under_noise(name))
     subject, drawn = Trained.of(run), set()
     for picture, draws in known().items():
         with contextlib.suppress(Unsupported), torch.no_grad():

@@ -4,14 +4,9 @@
     x_t  = sqrt(a_t) x + sqrt(1 - a_t) e,  e ~ N(0, I)    t uniform from 1 to `steps`
     loss = |target - step(x_t, t, z)|²                    summed over the datum
 
-The target is e (`predicts: epsilon`), or sqrt(a_t) e - sqrt(1 - a_t) x (`predicts: v`). Data in [0, 1] are scaled to
-[-1, 1] before. In training a share `drop_code` of the codes is 0, so that the step net knows data without a code too.
-
-DDIM leads from x_T to a datum without randomness, in `sampling_steps` steps, and from a datum to its x_T. `decode`
-starts from one x_T, the same for every code. `generate` draws x_T. `reconstruct` starts from the datum's own x_T, so it
-is nearly exact. Under noise it draws x_T, because the own one would give the noise back.
-
-It has no prior over codes, so it cannot sample. A sampler that is fitted to the codes of a trained model can.
+The target is e (`predicts: epsilon`), or sqrt(a_t) e - sqrt(1 - a_t) x (`predicts: v`). A share `drop_code` of codes
+is 0 in training. DDIM leads from x_T to a datum and back. `decode` starts from one x_T for all codes, `generate` from a
+drawn one, and `reconstruct` from the datum's own, so it is nearly exact; under noise, which that gives back, it draws.
 
 Preechakul, Chatthee, Wizadwongsa & Suwajanakorn, Diffusion autoencoders, 2022. https://arxiv.org/abs/2111.15640
 """
@@ -58,11 +53,8 @@ class DiffusionAE(Autoencoder):
         self.scaled, self.drop_code, self.inverts = "real" not in reconstruction.domains, drop_code, True
         self.encoder = net.encoder(latent_dim)
         self.ddim = DDIM(steps, sampling_steps, schedule, predicts)
-        self.told = nn.Sequential(
-            nn.Linear(2 * DDIM.frequencies + latent_dim, condition_dim),
-            nn.SiLU(),
-            nn.Linear(condition_dim, condition_dim),
-        )
+        first, last = (nn.Linear(n, condition_dim) for n in (2 * DDIM.frequencies + latent_dim, condition_dim))
+        self.told = nn.Sequential(first, nn.SiLU(), last)
         self.decoder = step.translator(1, condition=condition_dim)
         self.register_buffer("x_T", torch.randn(1, *net.shape))
 
@@ -70,13 +62,12 @@ class DiffusionAE(Autoencoder):
         self.inverts = isinstance(noise, NoNoise)
 
     def step(self, z: Tensor) -> Predict:
-        """Return the step net, told the codes (B, latent_dim): x_t (B, C, *sizes) and times (B,) -> the target."""
+        """Return the step net, told codes (B, latent_dim): x_t (B, C, *sizes) and times (B,) -> the target."""
         return lambda x, t: self.decoder(x, condition=self.told(torch.cat([self.ddim.embedding(t).to(z), z], dim=1)))
 
     def error(self, z: Tensor, batch: Batch) -> Tensor:
         """Return the squared error (B,) of the target for codes (B, latent_dim), at one time drawn for each."""
-        t = torch.randint(1, self.ddim.steps + 1, z.shape[:1], device=z.device)
-        x_t, target = self.ddim.noised(self.diffused(batch.x), t)
+        x_t, target, t = self.ddim.noised(self.diffused(batch.x))
         return (~batch.x.isnan() * (target - self.step(z)(x_t, t)).square()).flatten(1).sum(1)
 
     def loss(self, batch: Batch) -> Terms:
@@ -102,9 +93,8 @@ class DiffusionAE(Autoencoder):
         return self.decode(z, x_T=self.invert(batch.seen, z)) if self.inverts else self.generate(z)
 
     def errors(self, batch: Batch) -> Terms:
-        """Nothing: a reconstruction takes many steps, so no evaluation step makes one."""
-        return {}
+        return {}  # a reconstruction takes many steps, so no evaluation step makes one
 
     def diffused(self, x: Tensor) -> Tensor:
-        """Return data as they are diffused: those in [0, 1] in [-1, 1], and 0 where they are missing."""
+        """Return data as they are diffused: those of [0, 1] in [-1, 1], and what is missing as 0."""
         return (2 * x - 1 if self.scaled else x).nan_to_num(0)

@@ -21,11 +21,9 @@ from torch import Tensor
 from aelab.data.loader import Batch
 from aelab.errors import Unsupported, UserError
 from aelab.models.base import Autoencoder, Terms, once
-from aelab.nets.transformer import Transformer, patches, whole
+from aelab.nets.transformer import Transformer, normalised, visible_places
 from aelab.noise import Noise, Patches
 from aelab.reconstruction import Elementwise, Reconstruction
-
-EPSILON = 1e-6  # added to variances of patches, as by He et al.
 
 
 class Masked(Autoencoder):
@@ -40,9 +38,7 @@ class Masked(Autoencoder):
         if not isinstance(reconstruction, Elementwise):
             raise UserError("model=masked explains single pixels: type reconstruction=mse")
         if normalise and "real" not in reconstruction.domains:
-            raise UserError(
-                "model.normalise=true has real targets: type reconstruction=mse reconstruction.link=identity"
-            )
+            raise UserError("model.normalise=true has real targets: type reconstruction.link=identity")
         super().__init__(net, reconstruction, net.dim)
         self.elements, self.normalise, self.patch_size = reconstruction.elements, normalise, net.patch_size
         self.places = prod(net.counts)  # of patches
@@ -52,27 +48,16 @@ class Masked(Autoencoder):
     def prepare_for(self, noise: Noise) -> None:
         if not isinstance(noise, Patches) or noise.size != self.patch_size:
             raise UserError(f"model=masked fills in patches: type noise=patches noise.size={self.patch_size}")
-        n = self.places
-        if not 0 < (count := round(noise.p * n)) < n:
-            raise UserError(
-                f"noise.p={noise.p} hides {count} of {n} patches, and model=masked wants some of both kinds"
-            )
+        if not 0 < (n := round(noise.p * self.places)) < self.places:
+            raise UserError(f"noise.p={noise.p} hides {n} of {self.places} patches: type one that hides some of them")
 
     @once
     def tokens(self, seen: Tensor, hidden: Tensor | None) -> tuple[Tensor, Tensor]:
-        """Return the tokens (B, K, D) of the K patches that are seen, and the places (B, K) of these patches.
-
-        Raises Unsupported if the data of a batch have unequal numbers of them, or none.
-        """
-        n = self.places
+        """Return the tokens (B, K, D) of the K patches that are seen, and the places (B, K) of these patches."""
         if hidden is None:
-            kept = torch.arange(n, device=seen.device).expand(seen.shape[0], -1)
+            kept = torch.arange(self.places, device=seen.device).expand(seen.shape[0], -1)
         else:
-            gone = patches(hidden[:, :1].to(seen), self.patch_size).amax(2) > 0
-            counts = gone.sum(1)
-            if counts.min() != counts.max() or counts[0] == n:
-                raise Unsupported("model=masked wants as many visible patches in each datum: type noise=patches")
-            kept = gone.long().argsort(dim=1, stable=True)[:, : n - int(counts[0])]
+            kept = visible_places(hidden, self.patch_size)
         return self.encoder(seen, kept), kept
 
     def encode(self, x: Tensor, y: Tensor | None = None) -> Tensor:
@@ -96,11 +81,7 @@ class Masked(Autoencoder):
 
     def target(self, x: Tensor) -> Tensor:
         """Return data (B, C, *sizes) as they are explained: as they are, or with normalised patches."""
-        if not self.normalise:
-            return x
-        cut = patches(x, self.patch_size)
-        variance, mean = torch.var_mean(cut, dim=2, keepdim=True)
-        return whole((cut - mean) / (variance + EPSILON).sqrt(), x.shape[2:], self.patch_size)
+        return normalised(x, self.patch_size) if self.normalise else x
 
     def reconstruct(self, batch: Batch) -> Tensor:
         shown = self.reconstruction.mean(self.filling(batch))
@@ -112,7 +93,6 @@ class Masked(Autoencoder):
         return self.filled(shown, batch)
 
     def forward(self, x: Tensor, y: Tensor | None = None) -> Tensor:
-        """Return what the decoder makes of all patches of data (B, C, *sizes)."""
         return self.reconstruction.mean(self.decoder(*self.tokens(x, None)))
 
     def loss(self, batch: Batch) -> Terms:

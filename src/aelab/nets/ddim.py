@@ -48,11 +48,12 @@ class DDIM(nn.Module):
         angles = 1000 / self.steps * t[:, None] * rates
         return torch.cat([angles.sin(), angles.cos()], dim=1)
 
-    def noised(self, x: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
-        """Return x_t and the target, each (B, …), for x (B, …) at times (B,)."""
+    def noised(self, x: Tensor, t: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
+        """Return x_t and the target, each (B, …), for x (B, …), and times (B,), which are drawn if none are given."""
+        t = torch.randint(1, self.steps + 1, x.shape[:1], device=x.device) if t is None else t
         e, a = torch.randn_like(x), self.a.to(t.device)[t].view(-1, *[1] * (x.ndim - 1)).to(x)
         target = e if self.predicts == "epsilon" else a.sqrt() * e - (1 - a).sqrt() * x
-        return a.sqrt() * x + (1 - a).sqrt() * e, target
+        return a.sqrt() * x + (1 - a).sqrt() * e, target, t
 
     def down(self, predict: Predict, x_T: Tensor) -> Tensor:
         """Walk from x_T (B, …) to x."""

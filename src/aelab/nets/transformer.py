@@ -17,7 +17,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from aelab.errors import Unsupported
 from aelab.nets.base import Net, joined
+
+EPSILON = 1e-6  # added to variances of patches, as by He et al.
 
 
 class Block(nn.Module):
@@ -126,6 +129,25 @@ def whole(patches: Tensor, sizes: Sequence[int], size: int) -> Tensor:
     for axis, length in enumerate(sizes, 2):
         x = x.narrow(axis, 0, length)
     return x
+
+
+def normalised(x: Tensor, size: int) -> Tensor:
+    """Return data (B, C, *sizes) of which each patch has mean 0 and deviation 1."""
+    found = patches(x, size)
+    variance, mean = torch.var_mean(found, dim=2, keepdim=True)
+    return whole((found - mean) / (variance + EPSILON).sqrt(), x.shape[2:], size)
+
+
+def visible_places(hidden: Tensor, size: int) -> Tensor:
+    """Return the places (B, K) of the patches of which `hidden` (B, C, *sizes) hides nothing.
+
+    Raises Unsupported if the data of a batch have unequal numbers of them, or none.
+    """
+    gone = patches(hidden[:, :1].float(), size).amax(2) > 0
+    counts = gone.sum(1)
+    if counts.min() != counts.max() or counts[0] == gone.shape[1]:
+        raise Unsupported("model=masked wants as many visible patches in each datum: type noise=patches")
+    return gone.long().argsort(dim=1, stable=True)[:, : gone.shape[1] - int(counts[0])]
 
 
 def _at(values: Tensor, places: Tensor) -> Tensor:
