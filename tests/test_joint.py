@@ -7,11 +7,13 @@ import pytest
 import torch
 import torch.nn.functional as F
 from conftest import data, model, trained
+from PIL import Image
 from torch.distributions import MultivariateNormal, Normal, kl_divergence
 
 from aelab.composition.trained import Trained
 from aelab.data.loader import Batch
 from aelab.metrics.joint import Joint as JointMetrics
+from aelab.noise import NoNoise
 
 LINEAR = ["data=breast_cancer", "net.hidden_dims=[]", "model.y_net.hidden_dims=[]", "reconstruction=gaussian"]
 
@@ -105,7 +107,7 @@ def test_codes_of_a_metric_are_told_no_label(name):
 @pytest.mark.slow
 @pytest.mark.parametrize(("name", "weight"), [("mvae", 10), ("jmvae", 1)])
 def test_digits_and_labels_belong_together(name, weight, tmp_path):
-    words = [f"model={name}", f"model.y_weight={weight}", "data.batch_size=32", "trainer.max_epochs=30", "logger=[]"]
+    words = [f"model={name}", f"model.y_weight={weight}", "data.batch_size=32", "trainer.max_epochs=20", "logger=[]"]
     run = trained(tmp_path / "run", "data=digits", *words, "metrics=[joint]")
     found = {key.removeprefix("joint/"): value for key, value in run.metrics.items() if key.startswith("joint/")}
     assert found["log_p_y"] == pytest.approx(-math.log(10), abs=0.4)
@@ -135,6 +137,46 @@ def test_a_second_view_is_any_tensor(tmp_path):
     assert subject.model.sample(len(batch.y), batch.y).shape == batch.x.shape
 
 
+def split_of(it, split: str) -> tuple[torch.Tensor, torch.Tensor]:
+    batches = list(it.in_order(split, torch.device("cpu"), NoNoise()))
+    return torch.cat([batch.x for batch in batches]), torch.cat([batch.y for batch in batches])
+
+
+def test_halves_are_those_of_the_images_and_stay_in_their_splits():
+    whole, halves = data("data=digits"), data("data=pair")
+    for split in ("train", "val", "test"):
+        x, y = split_of(halves, split)
+        torch.testing.assert_close(torch.cat([x, y], dim=3), split_of(whole, split)[0])
+
+
+def test_colours_and_luminance_are_those_of_lab(tmp_path):
+    g = np.random.default_rng(0)
+    for i in range(12):
+        Image.fromarray(g.integers(0, 256, (8, 8, 3), dtype=np.uint8)).save(tmp_path / f"{i}.png")
+    of = ["data@data.of=folder", f"data.root={tmp_path}", "data.of.shape=[3,8,8]", "data.of.val_size=0.3"]
+    it = data("data=pair", "data.by=colours", *of, "model=mvae", f"paths.cache_dir={tmp_path / 'cache'}")
+    x, y = split_of(it, "train")
+    assert x.shape[1:] == (1, 8, 8)
+    assert y.shape[1:] == (2, 8, 8)
+    whole = data(
+        "data=folder",
+        f"data.root={tmp_path}",
+        "data.shape=[3,8,8]",
+        "data.val_size=0.3",
+        "data.colours=lab",
+        f"paths.cache_dir={tmp_path / 'cache'}",
+    )
+    torch.testing.assert_close(torch.cat([x, y], dim=1), split_of(whole, "train")[0], atol=1e-5, rtol=0)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["mvae", "jmvae"])
+def test_one_half_gives_the_other(name, tmp_path):
+    words = [f"model={name}", "data.batch_size=32", "trainer.max_epochs=30", "optimizer.lr=5e-3", "logger=[]"]
+    run = trained(tmp_path / "run", "data=pair", *words, "metrics=[joint]")
+    assert run.metrics["joint/y_sse/x"] < 0.9 * run.metrics["joint/y_sse/mean"]
+
+
 def test_an_image_has_a_label_as_its_other_view():
     built, it = model("model=mvae", "data=digits"), data("data=digits")
     batch = next(iter(it.batches("val")))
@@ -146,6 +188,7 @@ def test_an_image_has_a_label_as_its_other_view():
     [
         ("model=mvae data=arrays data.root=x.npy data.shape=[3]", "y is a label or a tensor: type data.num_classes"),
         ("model=jmvae model.y_shape=[1,8,4]", "y must be of shape [1, 8, 4], and it has the shape []"),
+        ("model=mvae data=pair data.by=colours", "it wants images of three channels: type data@data.of=cifar10"),
         ("model=mvae net@model.y_net=conv", "model.y_net takes no y of shape [10]: type net@model.y_net=mlp"),
     ],
 )

@@ -8,6 +8,7 @@ import matplotlib.pyplot as plt
 import torch
 from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
+from matplotlib.ticker import MaxNLocator
 from PIL import Image
 from torch import Tensor
 
@@ -135,6 +136,7 @@ def _bars(values: Tensor, label: str) -> Image.Image:
     heights = values.tolist()
     figure, axes = plt.subplots(figsize=(6, 3), layout="constrained")
     axes.bar(range(1, len(heights) + 1), heights)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set(xlabel=label, ylabel="KL in nats")
     file = io.BytesIO()
     figure.savefig(file, format="png")

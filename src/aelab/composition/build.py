@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from hydra.utils import get_class
 from lightning.pytorch.loggers import Logger
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf, open_dict
 
 from aelab import randomness
 from aelab.classifier import check_unconditional
@@ -65,10 +65,23 @@ def data(config: DictConfig) -> DataModule:
         encoder = trained_autoencoder(run).to(device)
         check_unconditional(encoder)
         more = {"below": data(run.config), "encode": lambda x: encoder.encode(x.to(device)).cpu()}
+    part = config.data
+    if "of" in part:  # the data that these are made of
+        plain: Any = OmegaConf.to_container(part, resolve=True)
+        more = {"of": data(_with(config, data=plain.pop("of"), noise={"_target_": "aelab.noise.NoNoise"}))}
+        part = OmegaConf.create(plain)
     noise = build(config.noise, trust)
     fits.check("noise", noise, tuple(config.data.shape), config.data.domain)
-    built: DataModule = build(config.data, trust, noise=noise, seed=config.seed, **more)
+    built: DataModule = build(part, trust, noise=noise, seed=config.seed, **more)
     return built
+
+
+def _with(config: DictConfig, **parts: Any) -> DictConfig:
+    """Return a config with other parts."""
+    copied = config.copy()
+    with open_dict(copied):
+        copied.update(parts)
+    return copied
 
 
 def restore(data: DataModule, run: Run, which: str = "best") -> DataModule:

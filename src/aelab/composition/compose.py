@@ -33,6 +33,7 @@ def register_resolvers() -> None:
     - `${vocabulary:LEVEL}`: the number of ids of bytes or words;
     - `${scale:DOMAIN}`: the scale of a density, 0.1 of data in [0, 1], else 1;
     - `${shape_of:KIND,ROOT,…}`: the shape of a datum of a user's file, which `aelab.data.KIND_files` reads;
+    - `${pair:BY,SHAPE,VIEW}`: the shape of the view `x` or `y` of images, by halves or colours;
     - `${run_name:EXPERIMENT,MODEL,DATA}`: the default name of a run;
     - `${job_folder:SWEEP_FOLDER,OVERRIDES}`: the name of the folder of a job;
     - `${of_run:FOLDER,KEY}`: a key of the data of a run, or `code_shape`, the shape of its codes as images.
@@ -47,6 +48,7 @@ def register_resolvers() -> None:
     OmegaConf.register_new_resolver("scale", lambda domain: 0.1 if domain == "unit" else 1.0, replace=True)
     OmegaConf.register_new_resolver("vocabulary", lambda level: 260 if level == "bytes" else 10_000, replace=True)
     OmegaConf.register_new_resolver("shape_of", _shape_of, replace=True)
+    OmegaConf.register_new_resolver("pair", _pair, replace=True)
 
 
 def compose(verb: str, overrides: Sequence[str] = ()) -> tuple["DictConfig", dict[str, Any]]:
@@ -117,6 +119,17 @@ def _read_shape(kind: str, root: str, options: tuple[Any, ...], changed: int) ->
     reader = importlib.import_module(f"aelab.data.{kind}_files")
     shape: list[int] = reader.shape(root, *options)
     return shape
+
+
+def _pair(by: str, of: Sequence[int], view: str) -> list[int]:
+    """Return the shape of the view `x` or `y` of images (C, H, W). Raises UserError for images without that view."""
+    if len(of) != 3 or (by == "colours" and of[0] != 3):
+        wanted = "images of three channels: type data@data.of=cifar10" if by == "colours" else "images"
+        raise UserError(f"data.by={by} and data.of.shape={list(of)}: it wants {wanted}")
+    channels, height, width = of
+    if by == "colours":
+        return [1 if view == "x" else 2, height, width]
+    return [channels, height, width // 2 if view == "x" else width - width // 2]
 
 
 def _of_run(folder: str | None, key: str) -> Any:
