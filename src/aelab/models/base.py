@@ -168,6 +168,9 @@ class Autoencoder(Objective):
     decodes: ClassVar[bool] = True
     """Whether a code alone gives a datum."""
 
+    walks: ClassVar[bool] = False
+    """Whether a reconstruction takes many steps of a net, so that no evaluation step makes one."""
+
     active: Callable[[Tensor], Tensor] | None = None
     """Which units of codes (B, D) are on, of a sparse model."""
 
@@ -254,7 +257,7 @@ class Autoencoder(Objective):
         raise Unsupported(f"{type(self).__name__} has no posterior, so there is no bound of log p(x)")
 
     def errors(self, batch: Batch) -> Terms:
-        data = self._data and self._data()
+        data = None if self.walks or self._data is None else self._data()
         return data.errors(self.reconstruct(batch), batch.x) if data else {}
 
     def code(self, batch: Batch) -> Terms:

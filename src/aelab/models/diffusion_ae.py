@@ -27,6 +27,7 @@ from aelab.reconstruction import MSE, Reconstruction
 
 class DiffusionAE(Autoencoder):
     domains = ("unit", "real")
+    walks = True
     x_T: Tensor
 
     def __init__(
@@ -91,9 +92,6 @@ class DiffusionAE(Autoencoder):
     def reconstruct(self, batch: Batch) -> Tensor:
         z = self.encode_batch(batch)
         return self.decode(z, x_T=self.invert(batch.seen, z)) if self.inverts else self.generate(z)
-
-    def errors(self, batch: Batch) -> Terms:
-        return {}  # a reconstruction takes many steps, so no evaluation step makes one
 
     def diffused(self, x: Tensor) -> Tensor:
         """Return data as they are diffused: those of [0, 1] in [-1, 1], and what is missing as 0."""

@@ -1,5 +1,6 @@
 """What a trained run keeps of its data, so that new data is judged without them."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,6 +24,7 @@ from aelab.runs.run import Run
 
 CODES = 10_000  # at most this many training codes are clustered, drawn at random
 CLUSTERS = 10
+FEW = 500  # validation data that are scored if a reconstruction walks
 
 
 @dataclass(frozen=True)
@@ -40,11 +42,14 @@ class Calibration:
     """(K, D): centres of the training codes, by k-means."""
 
     @classmethod
+    @torch.no_grad()
     def of(cls, trained: Trained) -> "Calibration":
         """Compute it."""
-        z = torch.cat([z for z, _ in _scored(trained, "train", CODES)]).numpy()
+        batches = _batches(trained, "train", CODES)
+        z = torch.cat([trained.model.encode_batch(batch).flatten(1).float().cpu() for batch in batches]).numpy()
         centres = KMeans(min(CLUSTERS, len(np.unique(z, axis=0))), n_init=1, random_state=0).fit(z).cluster_centers_
-        codes, errors = zip(*_scored(trained, "val"), strict=True)
+        val = _batches(trained, "val", FEW if trained.model.walks else None)
+        codes, _, errors = zip(*(score(trained.model, batch, trained.data.domain) for batch in val), strict=True)
         return cls(torch.cat(errors).numpy(), distances(torch.cat(codes), centres), centres.astype(np.float64))
 
     def threshold(self, by: str, quantile: float) -> float:
@@ -94,10 +99,8 @@ def distances(z: Tensor, centres: NDArray[np.float64]) -> NDArray[np.float64]:
     return nearest
 
 
-def _scored(trained: Trained, split: Split, limit: int | None = None) -> list[tuple[Tensor, Tensor]]:
-    noise = None if trained.model.completes else NoNoise()
-    scores = (score(trained.model, batch, trained.data.domain) for batch in trained.batches(split, noise, limit))
-    return [(z, error) for z, _, error in scores]
+def _batches(trained: Trained, split: Split, limit: int | None) -> Iterator[Batch]:
+    return trained.batches(split, None if trained.model.completes else NoNoise(), limit)
 
 
 def _path(run: Run) -> Path:
