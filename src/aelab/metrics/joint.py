@@ -49,7 +49,7 @@ class Joint:
         y = torch.cat([batch.y for batch in batches])
         found = torch.cat([model.decode_y(model.encode(batch.seen)) for batch in batches])
         if model.num_classes is None:
-            mean = torch.stack([batch.y.mean(0) for batch in trained.batches("train", NoNoise())]).mean(0)
+            mean = torch.cat([batch.y for batch in trained.batches("train", NoNoise())]).mean(0)
             errors = {"x": found - y, "mean": mean - y}
             return result | {f"y_sse/{name}": float(e.square().flatten(1).sum(1).mean()) for name, e in errors.items()}
         result["coherence/x_to_y"] = _share(found, y)

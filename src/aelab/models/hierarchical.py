@@ -51,14 +51,14 @@ class Hierarchical(Autoencoder):
     ) -> None:
         """`stochastic`: what leads up reads the codes of the level below, instead of its features.
 
-        Raises UserError for lists of unequal length, and for a net `above` that takes no such levels.
+        Raises UserError for lists of unequal length or of a 0, and for a net `above` that takes no such levels.
         """
-        super().__init__(net, reconstruction, min(latent_dims, default=0))
-        if len(latent_dims) != len(widths) or len(widths) < 2 or min(widths) < 1:
+        if len(latent_dims) != len(widths) or len(widths) < 2 or min(*widths, *latent_dims) < 1:
             raise UserError(
-                "model.latent_dims and model.widths have a number for each of two levels or more: got "
+                "model.latent_dims and model.widths have a number above 0 for each of two levels or more: got "
                 f"{list(latent_dims)} and {list(widths)}"
             )
+        super().__init__(net, reconstruction, min(latent_dims))
         recipes, self.shapes = [net], list[tuple[int, ...]]()
         for latent_dim, width in zip(latent_dims, widths, strict=True):
             sizes = recipes[-1].code_sizes
