@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from conftest import compose, start, trained
+from conftest import but_slow, compose, start, trained
 from PIL import Image
 from torchvision.transforms.functional import to_pil_image
 
@@ -90,7 +90,7 @@ def line(root, model: str) -> list[str]:
 
 
 @pytest.mark.parametrize("space", ["lab", "ycbcr"])
-@pytest.mark.parametrize("model", ["dae", "denoiser", "structured_cvae"])
+@pytest.mark.parametrize("model", but_slow(["dae", "denoiser", "structured_cvae"], "dae"))
 def test_a_model_colours_and_keeps_the_luminance(model, space, photographs, tmp_path):
     run = trained(
         tmp_path / "run", *line(photographs, model), f"data.colours={space}", "trainer.max_epochs=30", "logger=[]"

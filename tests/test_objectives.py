@@ -142,6 +142,7 @@ def test_the_closed_form_of_the_contraction_is_exact(x):
     torch.testing.assert_close(*(w.grad for w in weights))
 
 
+@pytest.mark.slow
 def test_hutchinson_has_the_gradient_of_what_it_estimates(x):
     gradients = []
     for estimator, draws in (("exact", 1), ("hutchinson", 4000)):
@@ -227,6 +228,7 @@ def test_iwae_is_the_log_of_the_mean_weight(x, k):
     torch.testing.assert_close(terms(built, bits)["loss"], -expected.mean(), rtol=1e-5, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_iwae_with_one_draw_is_the_bound_of_the_vae_and_more_are_tighter(x):
     vae, x = model("model=vae"), x.round()
     means = {}

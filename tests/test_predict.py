@@ -226,6 +226,7 @@ def test_what_is_exported_gives_the_same(model, format, tmp_path):
         torch.testing.assert_close(found, value, atol=1e-4, rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_exported_files_load_where_there_is_torch_alone(run_ae, own_run):
     assert run_ae("export", f"run={own_run.folder}")[0] == 0
     folder = own_run.folder / "export" / "torch_export"
