@@ -187,7 +187,10 @@ def test_an_image_has_a_label_as_its_other_view():
     ("line", "says"),
     [
         ("model=mvae data=arrays data.root=x.npy data.shape=[3]", "y is a label or a tensor: type data.num_classes"),
-        ("model=jmvae model.y_shape=[1,8,4]", "y must be of shape [1, 8, 4], and it has the shape []"),
+        (
+            "model=jmvae model.y_shape=[1,8,4]",
+            "y must be of shape [1, 8, 4], and it has the shape []: type model.y_shape=null",
+        ),
         ("model=mvae data=pair data.by=colours", "it wants images of three channels: type data@data.of=cifar10"),
         ("model=mvae net@model.y_net=conv", "model.y_net takes no y of shape [10]: type net@model.y_net=mlp"),
     ],

@@ -66,8 +66,8 @@ class Bimodal(Variational):
             return F.one_hot(y, self.num_classes).to(next(self.parameters()).dtype)
         if self.num_classes is not None or tuple(y.shape[1:]) != self.y_shape:
             wanted = "a label" if self.num_classes is not None else f"of shape {list(self.y_shape)}"
-            hint = "" if self.num_classes is None else f", type model.y_shape={list(y.shape[1:])}"
-            raise UserError(f"y must be {wanted}, and it has the shape {list(y.shape[1:])}{hint}")
+            right = list(y.shape[1:]) if y.is_floating_point() else "null"
+            raise UserError(f"y must be {wanted}, and it has the shape {list(y.shape[1:])}: type model.y_shape={right}")
         return y
 
     def y_error(self, z: Tensor, y: Tensor) -> Tensor:
