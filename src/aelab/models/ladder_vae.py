@@ -7,7 +7,7 @@
     loss = E_q[-log p(x | z_1)] + beta · sum_i KL(q_i || p_i)       nats per datum
 
 With `inference: bottom_up` it is the VAE of several layers that the paper compares with: q(z_1 | x), q(z_i | z_{i-1}),
-each drawn before the next, and nothing is merged. Its upper levels tend to die.
+each drawn before the next, and nothing is merged. Without a warm-up its upper levels tend to die.
 
 With `beta` = 1 the loss is minus the bound. A warm-up (+schedule@model.beta=linear) keeps levels alive.
 
