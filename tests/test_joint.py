@@ -172,7 +172,7 @@ def test_colours_and_luminance_are_those_of_lab(tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["mvae", "jmvae"])
 def test_one_half_gives_the_other(name, tmp_path):
-    words = [f"model={name}", "data.batch_size=32", "trainer.max_epochs=30", "optimizer.lr=5e-3", "logger=[]"]
+    words = [f"model={name}", "data.batch_size=32", "trainer.max_epochs=60", "optimizer.lr=2e-3", "logger=[]"]
     run = trained(tmp_path / "run", "data=pair", *words, "metrics=[joint]")
     assert run.metrics["joint/y_sse/x"] < 0.9 * run.metrics["joint/y_sse/mean"]
 
