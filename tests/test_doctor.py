@@ -92,6 +92,10 @@ def test_it_finds_the_rank_of_data_and_goes_on_where_it_was(run_ae, tmp_path):
         ("data=digits lengths=[0,4]", "so a code of 0 is none"),
         ("data=digits lengths=4", "must be whole numbers, such as lengths=[2,4,8]"),
         ("data=digits budget=short", "must be minutes for all lengths together, such as budget=10"),
+        (
+            "data=digits trainer.max_epochs=3",
+            "trainer.max_epochs=3: ae doctor chooses that itself",
+        ),
         ("data=digits budget=0", "must be minutes"),
         ("data=digits model=hvae", "chooses model.latent_dim, which this model has not"),
         ("data=descriptions", "tokens have none"),

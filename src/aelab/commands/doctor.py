@@ -20,6 +20,7 @@ from aelab.runs.sweep import Sweep, digest
 
 LONGEST = 256  # numbers of the longest code that is tried unasked
 MOST_EPOCHS = 200
+CHOSEN = ("name", "model.latent_dim", "trainer.max_epochs")
 
 
 def main(words: list[str]) -> None:
@@ -30,6 +31,8 @@ def main(words: list[str]) -> None:
     words = [word for word in words if word.partition("=")[0] not in given]
     if flags := [word for word in words if word.startswith("-") or "=" not in word]:
         raise UserError(f"'{flags[0]}' is no word of `ae doctor`: type key=value, as for `ae train`")
+    if chosen := [word for word in words if word.partition("=")[0] in CHOSEN]:
+        raise UserError(f"{chosen[0]}: ae doctor chooses that itself; type budget=MINUTES or lengths=[2,4,8]")
     minutes = _minutes(given.get("budget", "10"))
     words = words if any(word.startswith("model=") for word in words) else ["model=ae", *words]
 
@@ -57,7 +60,7 @@ def main(words: list[str]) -> None:
     planned = json.loads(plan.read_text())
     print(f"ladder  codes of {', '.join(map(str, planned['lengths']))}, {planned['epochs']} epochs each", flush=True)
     ladder = [
-        *(word for word in words if not word.startswith("metrics=")),
+        *words,
         f"model.latent_dim={','.join(map(str, planned['lengths']))}",
         f"trainer.max_epochs={planned['epochs']}",
         f"name={name}",

@@ -1,6 +1,6 @@
 """Likelihoods and coherence of a model of two modalities."""
 
-import math
+import functools
 from dataclasses import dataclass
 
 import torch
@@ -10,6 +10,7 @@ from aelab.composition.trained import Trained
 from aelab.data.loader import Batch
 from aelab.errors import Unsupported
 from aelab.metrics.classifier import classifier
+from aelab.metrics.likelihood import importance_weighted
 from aelab.models.modalities import Bimodal
 from aelab.noise import NoNoise
 
@@ -74,12 +75,8 @@ class Joint:
             for batch in batches:
                 n = batch.x.shape[0]
                 for name, weights in (("log_p_xy", model.joint_log_weights), ("log_p_y", model.y_log_weights)):
-                    total = torch.full((n,), -math.inf, dtype=torch.double, device=batch.x.device)
-                    step = max(self.codes_at_once // n, 1)
-                    for done in range(0, self.k, step):
-                        log_w = weights(batch, min(step, self.k - done)).double()
-                        total = torch.logaddexp(total, log_w.logsumexp(0))
-                    sums[name] += float((total - math.log(self.k)).sum())
+                    draw = functools.partial(weights, batch)
+                    sums[name] += float(importance_weighted(draw, [self.k], n, self.codes_at_once)[0])
                 images += n
         except Unsupported:
             return {}

@@ -1,11 +1,13 @@
 """Lower bounds of log p(x), for models with a normal posterior and a reconstruction term that is a likelihood."""
 
+import functools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
 import torch
+from torch import Tensor
 
 from aelab.composition.trained import Trained
 
@@ -42,17 +44,31 @@ class Likelihood:
         bounds, elbo, images = torch.zeros(len(marks), dtype=torch.double), 0.0, 0
         for batch in trained.batches("test", limit=self.images):
             n = batch.x.shape[0]
-            step = max(self.codes_at_once // n, 1)
-            total = torch.full((n,), -math.inf, dtype=torch.double, device=trained.device)  # log of the sum of w so far
             with model.remembering():  # the posterior is the same for all codes
-                for mark, (start, end) in enumerate(pairwise([0, *marks])):
-                    for done in range(start, end, step):
-                        log_w = model.log_weights(batch, min(step, end - done)).double()
-                        total = torch.logaddexp(total, log_w.logsumexp(0))
-                        elbo += float(log_w.sum()) / marks[-1]
-                    bounds[mark] += float((total - math.log(end)).sum())
+                draw = functools.partial(model.log_weights, batch)
+                of_batch, mean = importance_weighted(draw, marks, n, self.codes_at_once)
+            bounds += of_batch
+            elbo += mean
             images += n
         values = (bounds / images).tolist()
         bits = -values[-1] / (math.log(2) * math.prod(trained.data.shape)) + 8 * model.density
         named = {f"log_p_{k}": value for k, value in zip(marks, values, strict=True)}
         return {"elbo": elbo / images, **named, "bits_per_dim": bits}
+
+
+def importance_weighted(
+    draw: Callable[[int], Tensor], marks: Sequence[int], n: int, codes_at_once: int
+) -> tuple[Tensor, float]:
+    """Return the bounds log (1/k) sum_i w_i for each k of `marks`, which rise, and the mean of log w, of `n` data.
+
+    Both are sums over the data. `draw(k)` gives k log weights of each datum, (k, n).
+    """
+    bounds, mean, step = torch.zeros(len(marks), dtype=torch.double), 0.0, max(codes_at_once // n, 1)
+    total = torch.full((n,), -math.inf, dtype=torch.double)  # log of the sum of w so far
+    for mark, (start, end) in enumerate(pairwise([0, *marks])):
+        for done in range(start, end, step):
+            log_w = draw(min(step, end - done)).double()
+            total = torch.logaddexp(total.to(log_w), log_w.logsumexp(0))
+            mean += float(log_w.sum()) / marks[-1]
+        bounds[mark] = float((total - math.log(end)).sum())
+    return bounds, mean

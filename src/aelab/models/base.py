@@ -25,6 +25,8 @@ from aelab.reconstruction import Reconstruction
 from aelab.schedules import Scheduled
 
 Terms = dict[str, Tensor]
+Normal = tuple[Tensor, Tensor]
+"""Mean and log variance of a normal distribution, (B, …) each."""
 _Method = TypeVar("_Method", bound=Callable[..., Any])
 
 
@@ -240,6 +242,16 @@ class Autoencoder(Objective):
         raise UserError(f"{type(self).__name__} has no prior over its codes, so it cannot sample; a vae can")
 
     @property
+    def likelihood(self) -> bool:
+        """Whether `error` is a whole -log p(x | z). Only then are there bounds of log p(x)."""
+        return self.reconstruction.likelihood
+
+    def check_likelihood(self) -> None:
+        """Raise Unsupported if the reconstruction term is no likelihood."""
+        if not self.likelihood:
+            raise Unsupported("its reconstruction term is no likelihood: train with reconstruction=bce or gaussian")
+
+    @property
     def density(self) -> bool:
         """Whether p(x | z) is a density of pixels in [0, 1]. Otherwise it is a probability of greys or bits."""
         return self.reconstruction.density
@@ -269,11 +281,6 @@ class Autoencoder(Objective):
 class Variational(Autoencoder):
     """Wiring of a model whose code is a normal distribution, and whose prior over codes is N(0, I)."""
 
-    @property
-    def likelihood(self) -> bool:
-        """Whether `error` is a whole -log p(x | z). Only then are there bounds of log p(x)."""
-        return self.reconstruction.likelihood
-
     @once
     def posterior(self, x: Tensor, y: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Return mean and log variance of the codes of images (B, C, H, W), each (B, latent_dim)."""
@@ -284,24 +291,22 @@ class Variational(Autoencoder):
         return self.posterior(x, y)[0]
 
     def draw(self, mu: Tensor, logvar: Tensor) -> Tensor:
-        """Draw one code from each posterior: mu + exp(logvar / 2) e with e ~ N(0, I)."""
-        return mu + (logvar / 2).exp() * torch.randn_like(mu)
+        """Draw one code from each posterior."""
+        return draw(mu, logvar)
 
     def sample(self, n: int, y: Tensor | None = None) -> Tensor:
         """Return `n` images (n, C, H, W) in [0, 1] from codes that are drawn from the prior."""
         return self.decode(standard_normal(self, n), y)
 
     def log_weights(self, batch: Batch, k: int) -> Tensor:
-        if not self.likelihood:
-            raise Unsupported("its reconstruction term is no likelihood: train with reconstruction=bce or gaussian")
+        self.check_likelihood()
 
         def rows(t: Tensor) -> Tensor:
             return t.repeat(k, *[1] * (t.ndim - 1))
 
         mu, logvar = map(rows, self.posterior(batch.seen, batch.y))
         z = self.draw(mu, logvar)
-        log_ratio = ((z - mu).square() / logvar.exp() + logvar - z.square()).sum(1) / 2  # of p(z) to q(z | x)
-        return (log_ratio - self.error(z, batch.map(rows))).view(k, -1)
+        return (log_ratio(z, mu, logvar) - self.error(z, batch.map(rows))).view(k, -1)
 
     def code(self, batch: Batch) -> Terms:
         """`z`, the means; `kl`, the KL of each unit."""
@@ -383,6 +388,16 @@ class Alternating(Autoencoder):
             if entry["interval"] == interval and (index + 1) % entry["frequency"] == 0:
                 watches = (self.trainer.callback_metrics[entry["monitor"]],) if entry["reduce_on_plateau"] else ()
                 entry["scheduler"].step(*watches)
+
+
+def draw(mu: Tensor, logvar: Tensor) -> Tensor:
+    """Draw from normal distributions: mu + exp(logvar / 2) e with e ~ N(0, I)."""
+    return mu + (logvar / 2).exp() * torch.randn_like(mu)
+
+
+def log_ratio(z: Tensor, mu: Tensor, logvar: Tensor) -> Tensor:
+    """Return log N(z; 0, I) - log N(z; mu, exp(logvar)) (B,) of codes (B, D)."""
+    return ((z - mu).square() / logvar.exp() + logvar - z.square()).sum(1) / 2
 
 
 def kl(mu: Tensor, logvar: Tensor, prior: tuple[Tensor, Tensor] | None = None) -> Tensor:

@@ -7,7 +7,8 @@ a black one does under masking. Noise that chooses no pixels, such as Gaussian n
 beta = 1 it is `ae` under the same noise. `emphasis: changed` takes only the pixels that the noise changed, as runs of
 version 0 did.
 
-With beta = 0 and `noise=luminance` the model colours: a reconstruction keeps the luminance that was seen.
+With beta = 0 nothing is learned about the untouched pixels. `shows: learned` shows them as they were seen, and `output`
+the whole output. If it is null, it is `learned` of a model that colours (`noise=luminance`), and `output` of others.
 
 Vincent, Larochelle, Lajoie, Bengio & Manzagol, Stacked denoising autoencoders, 2010, section 4.2 (emphasis).
 https://jmlr.org/papers/v11/vincent10a.html
@@ -35,6 +36,7 @@ class DAE(Autoencoder):
         alpha: float,
         beta: float,
         emphasis: Literal["chosen", "changed"],
+        shows: Literal["learned", "output"] | None,
     ) -> None:
         super().__init__(net, reconstruction, latent_dim)
         if not isinstance(reconstruction, Elementwise):
@@ -42,13 +44,14 @@ class DAE(Autoencoder):
                 "model.alpha and model.beta weigh pixels, and this reconstruction term has none: type "
                 "reconstruction=mse, or model=ae, which does not weigh them"
             )
-        self.alpha, self.beta, self.emphasis = alpha, beta, emphasis
+        self.alpha, self.beta, self.emphasis, self.shows = alpha, beta, emphasis, shows
         self.elements = reconstruction.elements
         self.encoder = nn.Sequential(net.encoder(latent_dim), activation(code_activation, "model.code_activation"))
         self.decoder = net.decoder(latent_dim, reconstruction.maps)
 
     def prepare_for(self, noise: Noise) -> None:
-        self.completes = self.fills = self.beta == 0 and isinstance(noise, Luminance)
+        learned = isinstance(noise, Luminance) if self.shows is None else self.shows == "learned"
+        self.completes = self.fills = self.beta == 0 and learned
 
     def loss(self, batch: Batch) -> Terms:
         error = self.elements(self.out(self.encode(batch.seen, batch.y), batch.y, batch.x), batch.x)

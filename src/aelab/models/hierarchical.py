@@ -8,13 +8,10 @@ import torch
 from torch import Tensor, nn
 
 from aelab.data.loader import Batch
-from aelab.errors import Unsupported, UserError
-from aelab.models.base import Autoencoder, Terms, kl_per_unit, once
+from aelab.errors import UserError
+from aelab.models.base import Autoencoder, Normal, Terms, draw, kl_per_unit, once
 from aelab.nets.base import Net, activation, layer
 from aelab.reconstruction import Reconstruction
-
-Normal = tuple[Tensor, Tensor]
-"""Mean and log variance, each (B, *shape of a level)."""
 
 
 class Level(NamedTuple):
@@ -73,7 +70,7 @@ class Hierarchical(Autoencoder):
         self.between = activation(between, "model.between")
         self.encoder, *rise = (recipe.encoder(width) for recipe, width in zip(recipes, widths, strict=True))
         self.rise = nn.ModuleList(rise)
-        self.recipes = [net, *(above.at(width) for width in self.widths[:-1])]
+        self.down = [above.at(width) for width in self.widths[:-1]]  # recipes, each from the level above
 
     def descend(self, choose: Callable[..., Tensor], n: int) -> Tensor:
         """Walk from the highest level to the lowest, and return what the decoder reads, for `n` data.
@@ -104,7 +101,7 @@ class Hierarchical(Autoencoder):
 
         def choose(i: int, p: Normal, *state: Tensor) -> Tensor:
             q = self.infer(i, features[i], p, *state)
-            levels.append(Level(draw(q) if drawn else q[0], q, p))
+            levels.append(Level(draw(*q) if drawn else q[0], q, p))
             return levels[-1].z
 
         h = self.descend(choose, k * x.shape[0])
@@ -129,14 +126,8 @@ class Hierarchical(Autoencoder):
         error = self.reconstruction.error(super().out(h, x=batch.x), batch.x)
         return error.mean(), torch.stack([level.kl().sum(1).mean() for level in levels])
 
-    @property
-    def likelihood(self) -> bool:
-        """Whether `error` is a whole -log p(x | z)."""
-        return self.reconstruction.likelihood
-
     def log_weights(self, batch: Batch, k: int) -> Tensor:
-        if not self.likelihood:
-            raise Unsupported("its reconstruction term is no likelihood: train with reconstruction=bce or gaussian")
+        self.check_likelihood()
         h, levels = self.levels(batch.seen, k)
         x = batch.x.repeat(k, *[1] * (batch.x.ndim - 1))
         log_w = -self.reconstruction.error(super().out(h, x=x), x)
@@ -146,19 +137,13 @@ class Hierarchical(Autoencoder):
 
     def sample(self, n: int, y: Tensor | None = None) -> Tensor:
         """Return `n` data (n, C, *sizes). Each level is drawn from its prior, the highest first."""
-        return self.reconstruction.mean(super().out(self.descend(lambda i, p, *_: draw(p), n)))
+        return self.reconstruction.mean(super().out(self.descend(lambda i, p, *_: draw(*p), n)))
 
     def code(self, batch: Batch) -> Terms:
         """`z`, the means; `kl`, the KL of each unit; `kl_per_level`, the KL of each level (B, L)."""
         levels = [level.kl() for level in self.levels(batch.seen)[1]]
         per_level = torch.stack([level.sum(1) for level in levels], dim=1)
         return super().code(batch) | {"kl": torch.cat(levels, dim=1), "kl_per_level": per_level}
-
-
-def draw(normal: Normal) -> Tensor:
-    """Draw from a normal distribution: mean + exp(log variance / 2) e, with e ~ N(0, I)."""
-    mean, logvar = normal
-    return mean + (logvar / 2).exp() * torch.randn_like(mean)
 
 
 def log_density(z: Tensor, normal: Normal) -> Tensor:

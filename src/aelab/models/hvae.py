@@ -20,8 +20,8 @@ import torch
 from torch import Tensor, nn
 
 from aelab.data.loader import Batch
-from aelab.models.base import Terms
-from aelab.models.hierarchical import Hierarchical, Normal, normal, pointwise, terms
+from aelab.models.base import Normal, Terms
+from aelab.models.hierarchical import Hierarchical, normal, pointwise, terms
 from aelab.nets.base import Net
 from aelab.reconstruction import Reconstruction
 from aelab.schedules import Scheduled
@@ -46,13 +46,8 @@ class HVAE(Hierarchical):
         self.priors = nn.ModuleList(pointwise(width, 2 * shape[0]) for width, shape in pairs)
         self.posteriors = nn.ModuleList(pointwise((2 * width[0], *width[1:]), 2 * shape[0]) for width, shape in pairs)
         self.add = nn.ModuleList(pointwise(shape, width[0]) for width, shape in pairs)
-        self.decoder, *fall = (
-            recipe.decoder(width[0], maps)
-            for recipe, width, maps in zip(
-                self.recipes, self.widths, [reconstruction.maps, *[1] * len(self.rise)], strict=True
-            )
-        )
-        self.fall = nn.ModuleList(fall)
+        self.decoder = net.decoder(widths[0], reconstruction.maps)
+        self.fall = nn.ModuleList(recipe.decoder(width, 1) for recipe, width in zip(self.down, widths[1:], strict=True))
 
     def descend(self, choose: Callable[..., Tensor], n: int) -> Tensor:
         h = self.start.expand(n, *self.start.shape)

@@ -16,8 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from aelab.data.loader import Batch
-from aelab.models.base import Terms, kl
-from aelab.models.hierarchical import Normal, draw
+from aelab.models.base import Normal, Terms, draw, kl
 from aelab.models.modalities import Bimodal
 from aelab.nets.base import Net
 from aelab.reconstruction import Reconstruction
@@ -51,7 +50,7 @@ class JMVAE(Bimodal):
 
     def loss(self, batch: Batch) -> Terms:
         q = self.both(batch.seen, batch.y)
-        z, divergence = draw(q), kl(*q).mean()
+        z, divergence = draw(*q), kl(*q).mean()
         reconstruction, y = self.error(z, batch).mean(), self.y_error(z, batch.y).mean()
         bound = reconstruction + self.y_weight * y + self.at_step(self.beta) * divergence
         x_alone, y_alone = self.posterior(batch.seen, batch.y), self.y_posterior(batch.y)

@@ -22,8 +22,8 @@ import torch
 from torch import Tensor, nn
 
 from aelab.data.loader import Batch
-from aelab.models.base import Terms, once
-from aelab.models.hierarchical import Hierarchical, Level, Normal, draw, normal, pointwise, terms
+from aelab.models.base import Normal, Terms, draw, once
+from aelab.models.hierarchical import Hierarchical, Level, normal, pointwise, terms
 from aelab.nets.base import Net
 from aelab.reconstruction import Reconstruction
 from aelab.schedules import Scheduled
@@ -43,16 +43,13 @@ class LadderVAE(Hierarchical):
     ) -> None:
         super().__init__(net, reconstruction, above, latent_dims, widths, between, inference == "bottom_up")
         self.beta, self.inference = beta, inference
-        self.heads = nn.ModuleList(
-            pointwise(width, 2 * shape[0]) for width, shape in zip(self.widths, self.shapes, strict=True)
-        )
+        pairs = list(zip(self.widths, latent_dims, strict=True))
+        self.heads = nn.ModuleList(pointwise(width, 2 * dim) for width, dim in pairs)
         self.decoder = net.decoder(latent_dims[0], reconstruction.maps)
         self.fall = nn.ModuleList(
-            recipe.decoder(shape[0], 1) for recipe, shape in zip(self.recipes[1:], self.shapes[1:], strict=True)
+            recipe.decoder(dim, 1) for recipe, dim in zip(self.down, latent_dims[1:], strict=True)
         )
-        self.priors = nn.ModuleList(
-            pointwise(width, 2 * shape[0]) for width, shape in zip(self.widths[:-1], self.shapes[:-1], strict=True)
-        )
+        self.priors = nn.ModuleList(pointwise(width, 2 * dim) for width, dim in pairs[:-1])
 
     def descend(self, choose: Callable[..., Tensor], n: int) -> Tensor:
         m = v = torch.zeros(n, *self.shapes[-1], device=self.device, dtype=next(self.parameters()).dtype)
@@ -78,7 +75,7 @@ class LadderVAE(Hierarchical):
         for i, head in enumerate(self.heads):
             f = self.rise[i - 1](zs[-1]) if i else f
             qs.append(normal(head(self.between(f))))
-            zs.append(draw(qs[-1]) if drawn else qs[-1][0])
+            zs.append(draw(*qs[-1]) if drawn else qs[-1][0])
 
         def choose(i: int, p: Normal) -> Tensor:
             ps.append(p)

@@ -8,8 +8,7 @@ from torch import Tensor
 
 from aelab.data.loader import Batch
 from aelab.errors import Unsupported, UserError
-from aelab.models.base import Variational, once, standard_normal
-from aelab.models.hierarchical import Normal, draw, log_density
+from aelab.models.base import Normal, Variational, draw, log_ratio, once, standard_normal
 from aelab.nets.base import Net
 from aelab.reconstruction import Reconstruction
 
@@ -86,15 +85,16 @@ class Bimodal(Variational):
         Labels are no y of a model whose y is a tensor, so they are left out.
         """
         known = y is not None and (self.num_classes is not None or y.is_floating_point())
-        return self.decode(draw(self.y_posterior(y)) if known and y is not None else standard_normal(self, n))
+        return self.decode(draw(*self.y_posterior(y)) if known and y is not None else standard_normal(self, n))
 
     def joint_log_weights(self, batch: Batch, k: int) -> Tensor:
         """Return log p(x, y, z) - log q(z | x, y) of `k` codes for each datum, (k, B).
 
         Raises Unsupported if a term is no likelihood.
         """
-        if not self.likelihood or not (self.num_classes or self.y_reconstruction.likelihood):
-            raise Unsupported("a reconstruction term is no likelihood: train with reconstruction=bce or gaussian")
+        self.check_likelihood()
+        if not (self.num_classes or self.y_reconstruction.likelihood):
+            raise Unsupported("the term of y is no likelihood: type reconstruction@model.y_reconstruction=gaussian")
         z, log_w = self._log_weights(self.both(batch.seen, batch.y), batch.y, k)
         rows = batch.map(lambda t: t.repeat(k, *[1] * (t.ndim - 1)))
         return (log_w - self.error(z, rows)).view(k, -1)
@@ -106,10 +106,8 @@ class Bimodal(Variational):
     def _log_weights(self, q: Normal, y: Tensor, k: int) -> tuple[Tensor, Tensor]:
         """Return codes z (k B, D), and log p(y | z) + log p(z) - log q(z) of them (k B,)."""
         mu, logvar, y = (t.repeat(k, *[1] * (t.ndim - 1)) for t in (*q, y))
-        z = draw((mu, logvar))
-        zero = torch.zeros_like(z)
-        log_ratio: Tensor = log_density(z, (zero, zero)) - log_density(z, (mu, logvar))
-        return z, log_ratio - self.y_error(z, y)
+        z = draw(mu, logvar)
+        return z, log_ratio(z, mu, logvar) - self.y_error(z, y)
 
 
 def product(*experts: Normal) -> Normal:

@@ -16,8 +16,7 @@ import torch
 from torch import Tensor
 
 from aelab.data.loader import Batch
-from aelab.models.base import Terms, kl, once
-from aelab.models.hierarchical import Normal, draw
+from aelab.models.base import Normal, Terms, draw, kl, once
 from aelab.models.modalities import Bimodal, product
 from aelab.nets.base import Net
 from aelab.reconstruction import Reconstruction
@@ -54,7 +53,7 @@ class MVAE(Bimodal):
         x, y, beta = super().posterior(batch.seen), super().y_posterior(batch.y), self.at_step(self.beta)
         terms: Terms = {}
         for name, q in (("xy", product(x, y)), ("x", product(x)), ("y", product(y))):
-            z, errors = draw(q), []
+            z, errors = draw(*q), []
             if "x" in name:
                 errors.append(self.error(z, batch).mean())
                 terms.setdefault("reconstruction", errors[0])  # of x from both

@@ -7,19 +7,21 @@
 
 x_h are the pixels that the noise hid, and the first two terms are minus a bound of log p(x_h | seen), in nats per
 image. The guess learns from its own term alone; a schedule that ends at 0 lets it stop, and then the loss of an
-evaluation is the bound. `reconstruct` completes a batch from the mean of p(z | s); `encode` takes whole images. With
-`noise=luminance` the model colours: a reconstruction keeps the luminance that was seen.
+evaluation is the bound. `encode` takes whole images. `reconstruct` completes a batch from the mean of p(z | s). With
+`shows: learned` it shows the other pixels as they were seen, and with `output` its whole output. If it is null, it is
+`learned` of a model that colours (`noise=luminance`), and `output` of others.
 
 Sohn, Lee & Yan, Learning structured output representation using deep conditional generative models, 2015, equation 4.
 """
 
 from math import prod
+from typing import Literal
 
 import torch
 from torch import Tensor
 
 from aelab.data.loader import Batch
-from aelab.models.base import Autoencoder, Terms, kl, once
+from aelab.models.base import Autoencoder, Terms, draw, kl, once
 from aelab.nets.base import Net
 from aelab.noise import Luminance, Noise
 from aelab.reconstruction import Elementwise, Reconstruction
@@ -29,8 +31,16 @@ from aelab.schedules import Scheduled
 class StructuredCVAE(Autoencoder):
     completes = True
 
-    def __init__(self, net: Net, reconstruction: Reconstruction, latent_dim: int, guess_weight: Scheduled) -> None:
+    def __init__(
+        self,
+        net: Net,
+        reconstruction: Reconstruction,
+        latent_dim: int,
+        guess_weight: Scheduled,
+        shows: Literal["learned", "output"] | None,
+    ) -> None:
         super().__init__(net, reconstruction, latent_dim)
+        self.shows = shows
         if not isinstance(reconstruction, Elementwise):
             raise ValueError("model=structured_cvae explains single pixels: type reconstruction=bce, or mse")
         self.elements = reconstruction.elements
@@ -41,13 +51,13 @@ class StructuredCVAE(Autoencoder):
         self.decoder = net.decoder(latent_dim, reconstruction.maps)
 
     def prepare_for(self, noise: Noise) -> None:
-        self.fills = isinstance(noise, Luminance)
+        self.fills = isinstance(noise, Luminance) if self.shows is None else self.shows == "learned"
 
     def loss(self, batch: Batch) -> Terms:
         g, x, hidden = self.guessed(batch.seen), batch.x, batch.chosen
         m, v = self.prior(batch.seen, batch.hidden, g)
         mu, logvar = self.recognition(x).chunk(2, dim=1)
-        z = mu + (logvar / 2).exp() * torch.randn_like(mu)
+        z = draw(mu, logvar)
         reconstruction = (hidden * self.elements(self.out(z, x=x), x)).flatten(1).sum(1).mean()
         divergence = kl(mu, logvar, (m, v)).mean()
         guess = (hidden * self.elements(g, x)).flatten(1).sum(1).mean()

@@ -11,7 +11,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-VERSION = 6
+VERSION = 7
 
 Part = dict[str, Any]
 Change = Callable[[Part, Part], None]
@@ -187,6 +187,16 @@ def _colours(part: Part, root: Part) -> None:
     """Images of three channels were RGB."""
     if "split_seed" in part and "binarize" in part:
         part.setdefault("colours", None)
+
+
+# Version 7
+
+
+@change(7)
+def _shows(part: Part, root: Part) -> None:
+    """What two models show followed from the noise. Some runs of version 6 say it already."""
+    if part["_target_"] in ("aelab.models.dae.DAE", "aelab.models.structured_cvae.StructuredCVAE"):
+        part.setdefault("shows", None)
 
 
 def word_today(word: str) -> str:

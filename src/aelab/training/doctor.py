@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from typing import Any, Self
 
 import numpy as np
-import sklearn.decomposition
 import torch
 from omegaconf import DictConfig
 from rich.console import Console
@@ -21,6 +20,7 @@ from aelab.composition.trained import Trained
 from aelab.data.base import DataModule
 from aelab.data.loader import Split
 from aelab.errors import UserError
+from aelab.metrics.pca import PCA
 from aelab.metrics.representation import linear_probe
 from aelab.noise import NoNoise
 from aelab.runs.run import Run
@@ -136,9 +136,8 @@ class Patient:
 
     def spectrum(self, most: int) -> list[float]:
         """Return what 1 to `most` principal components of the training data explain of the validation data."""
-        train, val = self.train.nan_to_num(0).numpy(), self.val.nan_to_num(0).numpy()
-        pca = sklearn.decomposition.PCA(min(most, *train.shape), random_state=0).fit(train)
-        centred = val - pca.mean_
+        pca = PCA(self.train, most).fitted
+        centred = self.val.nan_to_num(0).numpy() - pca.mean_
         shares = np.square(centred @ pca.components_.T).sum(0) / np.square(centred).sum()
         return np.concatenate([shares, np.zeros(most - len(shares))]).cumsum().tolist()  # type: ignore[no-any-return]
 
