@@ -137,7 +137,7 @@ def test_under_noise_the_noise_is_not_given_back():
         ("data=breast_cancer", "model=diffusion_ae is for signals, images and volumes"),
         ("data=descriptions", "model=diffusion_ae takes numbers in [0, 1] and real numbers, and these are tokens"),
         ("net@model.step=mlp", "net=mlp leads through a code: type net=unet"),
-        ("model.drop_code=1.0", "is a share from 0 to below 1"),
+        ("model.drop_code=1.0", "must be from 0 to below 1"),
     ],
 )
 def test_what_cannot_be_diffused_is_refused(run_ae, line, says):

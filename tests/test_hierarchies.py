@@ -124,7 +124,7 @@ def test_a_level_that_dies_is_named_and_drawn(tmp_path):
     [
         ("model=hvae net=unet", "net=unet has skips that lead around a code"),
         ("model=ladder_vae model.latent_dims=[4]", "for each of two levels or more: got [4] and"),
-        ("model=hvae model.latent_dims=[4,0,2]", "have a number above 0 for each of two levels"),
+        ("model=hvae model.latent_dims=[4,0,2]", "model.latent_dims=[4,0,2] holds a number that is not at least 1"),
         ("model=hvae net@model.above=conv", "model.above takes no level of 0 sizes: type net@model.above=mlp"),
         ("model=hvae net=tokens", "net=tokens takes tokens"),
     ],

@@ -316,7 +316,7 @@ def test_a_schedule_moves_in_training_and_stands_at_its_end_in_evaluation():
 
 @pytest.mark.parametrize("dim", [0, -3])
 def test_a_code_has_at_least_one_dimension(dim):
-    with pytest.raises(Exception, match="model.latent_dim must be at least 1"):
+    with pytest.raises(Exception, match=f"model.latent_dim={dim} must be at least 1"):
         model(f"model.latent_dim={dim}")
 
 

@@ -6,6 +6,7 @@ from scipy.ndimage import gaussian_filter
 
 from aelab import noise, randomness
 from aelab.composition.instantiate import build as instantiate
+from aelab.errors import UserError
 
 
 def g(seed: int = 0) -> torch.Generator:
@@ -148,10 +149,12 @@ def test_motion_blur_smears_a_point_along_a_line():
     torch.testing.assert_close(noise.MotionBlur(1)(x, g())[0], x)
 
 
-@pytest.mark.parametrize(("cls", "value"), [(noise.Masking, 1.5), (noise.SaltPepper, -0.1), (noise.Dropout, 1.0)])
-def test_a_share_is_a_share(cls, value):
-    with pytest.raises(ValueError, match="noise.p"):
-        cls(value)
+@pytest.mark.parametrize("words", ["masking 1.5", "salt_pepper -0.1", "dropout 1.0", "token_masking 2"])
+def test_a_share_is_a_share(words):
+    name, value = words.split()
+    config = compose("train", [f"noise={name}", f"noise.p={value}"])[0].noise
+    with pytest.raises(UserError, match=f"noise.p={value} must be from 0 to"):
+        instantiate(config)
 
 
 @pytest.mark.parametrize(("observed", "shown"), [(1, ["ll"]), (2, ["ll", "ul"]), (3, ["ll", "ul", "ur"])])

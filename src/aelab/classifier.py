@@ -17,6 +17,7 @@ from aelab.data.codes import as_images
 from aelab.data.loader import Batch
 from aelab.errors import UserError
 from aelab.models.base import Autoencoder, Objective, Terms
+from aelab.ranges import Count, NonNegative
 
 
 class Softmax(Objective):
@@ -30,10 +31,10 @@ class Softmax(Objective):
     def __init__(
         self,
         encoders: Sequence[Autoencoder],
-        shape: tuple[int, int, int],
-        num_classes: int | None,
+        shape: tuple[Count, Count, Count],
+        num_classes: Count | None,
         freeze: bool,
-        weight_decay: float,
+        weight_decay: NonNegative,
     ) -> None:
         """Build the head for images of `shape`. With `freeze`, only the head is trained.
 

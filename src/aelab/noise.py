@@ -17,6 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor
 
+from aelab.ranges import Count, NonNegative, Positive, Share, ShareBelow1, Whole
 from aelab.tokens import MASK, PADDING, SPECIAL, UNKNOWN
 
 Noisy = tuple[Tensor, Tensor | None]
@@ -42,11 +43,6 @@ def _places(x: Tensor) -> tuple[int, ...]:
     return (x.shape[0], 1, *x.shape[2:]) if x.ndim > 2 else tuple(x.shape)
 
 
-def _check_share(name: str, p: float) -> None:
-    if not 0 <= p <= 1:
-        raise ValueError(f"noise.{name} is a share between 0 and 1, got {p}")
-
-
 @dataclass(frozen=True)
 class NoNoise(Noise):
     """No noise: `seen` is `x` itself, and nothing is hidden. Only numbers that are missing are seen as 0."""
@@ -61,7 +57,7 @@ class NoNoise(Noise):
 class Gaussian(Noise):
     """x + sigma * e with e ~ N(0, 1) for each value. `clip` brings the result back into [0, 1]."""
 
-    sigma: float
+    sigma: NonNegative
     clip: bool
 
     def __call__(self, x: Tensor, generator: Generator) -> Noisy:
@@ -75,10 +71,7 @@ class SaltPepper(Noise):
 
     domains = ("unit",)
 
-    p: float
-
-    def __post_init__(self) -> None:
-        _check_share("p", self.p)
+    p: Share
 
     def __call__(self, x: Tensor, generator: Generator) -> Noisy:
         u = _rand(x, generator, *_places(x))
@@ -90,10 +83,7 @@ class SaltPepper(Noise):
 class Masking(Noise):
     """A share `p` of the places becomes 0, the mean of standardised data (Vincent et al., 2010, section 3.3)."""
 
-    p: float
-
-    def __post_init__(self) -> None:
-        _check_share("p", self.p)
+    p: Share
 
     def __call__(self, x: Tensor, generator: Generator) -> Noisy:
         hidden = _rand(x, generator, *_places(x)) < self.p
@@ -107,12 +97,7 @@ class Dropout(Noise):
     The expected value stays the same. Values may leave [0, 1].
     """
 
-    p: float
-
-    def __post_init__(self) -> None:
-        _check_share("p", self.p)
-        if self.p == 1:
-            raise ValueError("noise.p must be below 1 for dropout, because the other values are divided by 1 - p")
+    p: ShareBelow1
 
     def __call__(self, x: Tensor, generator: Generator) -> Noisy:
         hidden = _rand(x, generator, *x.shape) < self.p
@@ -125,10 +110,7 @@ class Impulse(Noise):
 
     domains = ("unit",)
 
-    p: float
-
-    def __post_init__(self) -> None:
-        _check_share("p", self.p)
+    p: Share
 
     def __call__(self, x: Tensor, generator: Generator) -> Noisy:
         hidden = _rand(x, generator, *x.shape) < self.p
@@ -141,7 +123,7 @@ class Speckle(Noise):
 
     domains = ("unit",)
 
-    sigma: float
+    sigma: NonNegative
 
     def __call__(self, x: Tensor, generator: Generator) -> Noisy:
         e = torch.randn(x.shape, generator=generator, device=x.device, dtype=x.dtype)
@@ -154,10 +136,7 @@ class BlockMasking(Noise):
 
     domains, ranks = ("unit",), (2,)
 
-    size: float
-
-    def __post_init__(self) -> None:
-        _check_share("size", self.size)
+    size: Share
 
     def __call__(self, x: Tensor, generator: Generator) -> Noisy:
         height, width = x.shape[2:]
@@ -183,7 +162,7 @@ class Quadrants(Noise):
 
     domains, ranks = ("unit",), (2,)
 
-    observed: int
+    observed: Count
 
     def __post_init__(self) -> None:
         if self.observed not in (1, 2, 3):
@@ -224,11 +203,7 @@ class GaussianBlur(Noise):
 
     domains, ranks = ("unit",), (2,)
 
-    sigma: float
-
-    def __post_init__(self) -> None:
-        if not self.sigma > 0:
-            raise ValueError(f"noise.sigma of a blur must be positive, in pixels, got {self.sigma}")
+    sigma: Positive
 
     def __call__(self, x: Tensor, generator: Generator) -> Noisy:
         reach = math.ceil(3 * self.sigma)
@@ -245,11 +220,7 @@ class MotionBlur(Noise):
 
     domains, ranks = ("unit",), (2,)
 
-    length: int
-
-    def __post_init__(self) -> None:
-        if self.length < 1:
-            raise ValueError(f"noise.length is a number of pixels of at least 1, got {self.length}")
+    length: Count
 
     def __call__(self, x: Tensor, generator: Generator) -> Noisy:
         batch, channels, height, width = x.shape
@@ -274,10 +245,7 @@ class Swap(Noise):
     Every number keeps its own distribution. So it is the noise for tables, whose columns differ in kind.
     """
 
-    p: float
-
-    def __post_init__(self) -> None:
-        _check_share("p", self.p)
+    p: Share
 
     def __call__(self, x: Tensor, generator: Generator) -> Noisy:
         hidden = _rand(x, generator, *x.shape) < self.p
@@ -295,13 +263,8 @@ class Patches(Noise):
 
     ranks = (1, 2, 3)
 
-    size: int
-    p: float
-
-    def __post_init__(self) -> None:
-        _check_share("p", self.p)
-        if self.size < 1:
-            raise ValueError(f"noise.size is the length of a patch, at least 1, got {self.size}")
+    size: Count
+    p: Share
 
     def __call__(self, x: Tensor, generator: Generator) -> Noisy:
         counts = [-(-length // self.size) for length in x.shape[2:]]
@@ -321,10 +284,7 @@ class TimeMasking(Noise):
 
     ranks = (1,)
 
-    size: float
-
-    def __post_init__(self) -> None:
-        _check_share("size", self.size)
+    size: Share
 
     def __call__(self, x: Tensor, generator: Generator) -> Noisy:
         length = x.shape[2]
@@ -344,7 +304,7 @@ class Jitter(Noise):
 
     ranks = (1,)
 
-    sigma: float
+    sigma: NonNegative
 
     def __call__(self, x: Tensor, generator: Generator) -> Noisy:
         e = torch.randn(x.shape, generator=generator, device=x.device, dtype=x.dtype)
@@ -360,7 +320,7 @@ class Scaling(Noise):
 
     ranks = (1,)
 
-    sigma: float
+    sigma: NonNegative
 
     def __call__(self, x: Tensor, generator: Generator) -> Noisy:
         e = torch.randn(*x.shape[:2], 1, generator=generator, device=x.device, dtype=x.dtype)
@@ -373,7 +333,7 @@ class Drift(Noise):
 
     ranks = (1,)
 
-    sigma: float
+    sigma: NonNegative
 
     def __call__(self, x: Tensor, generator: Generator) -> Noisy:
         steps = torch.randn(x.shape, generator=generator, device=x.device, dtype=x.dtype)
@@ -389,10 +349,7 @@ class _OfTokens(Noise, Protocol):
 class TokenMasking(_OfTokens):
     """Each token but padding becomes the mask token with chance `p` (Devlin et al., BERT, 2019)."""
 
-    p: float
-
-    def __post_init__(self) -> None:
-        _check_share("p", self.p)
+    p: Share
 
     def __call__(self, x: Tensor, generator: Generator) -> Noisy:
         hidden = _drawn(x, self.p, generator)
@@ -403,11 +360,8 @@ class TokenMasking(_OfTokens):
 class TokenReplacement(_OfTokens):
     """Each token but padding becomes a random entry of the vocabulary with chance `p`. `vocabulary` is its size."""
 
-    p: float
-    vocabulary: int
-
-    def __post_init__(self) -> None:
-        _check_share("p", self.p)
+    p: Share
+    vocabulary: Whole
 
     def __call__(self, x: Tensor, generator: Generator) -> Noisy:
         hidden = _drawn(x, self.p, generator)
@@ -419,10 +373,7 @@ class TokenReplacement(_OfTokens):
 class TokenDropout(_OfTokens):
     """Each token but padding becomes the unknown token with chance `p` (Bowman et al., 2016, word dropout)."""
 
-    p: float
-
-    def __post_init__(self) -> None:
-        _check_share("p", self.p)
+    p: Share
 
     def __call__(self, x: Tensor, generator: Generator) -> Noisy:
         hidden = _drawn(x, self.p, generator)
@@ -433,10 +384,7 @@ class TokenDropout(_OfTokens):
 class TokenDeletion(_OfTokens):
     """Each token is deleted with chance `p`, and the others move up (Lewis et al., BART, 2020). No place is hidden."""
 
-    p: float
-
-    def __post_init__(self) -> None:
-        _check_share("p", self.p)
+    p: Share
 
     def __call__(self, x: Tensor, generator: Generator) -> Noisy:
         gone = _drawn(x, self.p, generator)

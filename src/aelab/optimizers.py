@@ -16,6 +16,7 @@ from torch.optim import lr_scheduler as of_torch
 from torch.optim.lr_scheduler import LRScheduler
 
 from aelab.errors import UserError
+from aelab.ranges import Count, NonNegative, Positive, ProperShare, ShareBelow1, Whole
 
 
 class AdamOnes(torch.optim.Adam):
@@ -25,7 +26,9 @@ class AdamOnes(torch.optim.Adam):
     As in the code of Burda, Grosse & Salakhutdinov, Importance weighted autoencoders, 2016.
     """
 
-    def __init__(self, params: Any, lr: float, betas: tuple[float, float], eps: float, fused: bool) -> None:
+    def __init__(
+        self, params: Any, lr: NonNegative, betas: tuple[ShareBelow1, ShareBelow1], eps: NonNegative, fused: bool
+    ) -> None:
         super().__init__(params, lr, betas, eps, fused=fused)
         for group in self.param_groups:
             for p in group["params"]:
@@ -44,7 +47,7 @@ class Scheduler:
     """How a learning rate moves after its warm-up. A subclass supplies `after`."""
 
     interval: Interval
-    warmup: int
+    warmup: Whole
 
     def __post_init__(self) -> None:
         if self.warmup < 0:
@@ -78,8 +81,8 @@ class Cosine(Scheduler):
     With `total` None it reaches `eta_min` at the end of training. Raises UserError if training has no end.
     """
 
-    total: int | None
-    eta_min: float
+    total: Count | None
+    eta_min: NonNegative
 
     def after(self, optimizer: Optimizer, total: float) -> LRScheduler:
         end = total if self.total is None else self.total
@@ -94,8 +97,8 @@ class Cosine(Scheduler):
 class MultiStep(Scheduler):
     """The rate is multiplied by `gamma` at each of `milestones`, counted in intervals from the start of training."""
 
-    milestones: Sequence[int]
-    gamma: float
+    milestones: Sequence[Count]
+    gamma: Positive
 
     def after(self, optimizer: Optimizer, total: float) -> LRScheduler:
         return of_torch.MultiStepLR(optimizer, [m - self.warmup for m in self.milestones], self.gamma)
@@ -108,10 +111,10 @@ class Plateau:
     The warm-up is counted in epochs.
     """
 
-    warmup: int
-    factor: float
-    patience: int
-    min_lr: float
+    warmup: Whole
+    factor: ProperShare
+    patience: Whole
+    min_lr: NonNegative
 
     def __call__(self, optimizer: Optimizer, total: float) -> list[LRScheduler]:
         rise = [of_torch.LinearLR(optimizer, 1 / (self.warmup + 1), 1.0, self.warmup)] if self.warmup else []

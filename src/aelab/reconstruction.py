@@ -30,6 +30,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torchmetrics.functional.image import structural_similarity_index_measure
 
+from aelab.ranges import Positive, Share, Whole
 from aelab.tokens import PADDING
 
 Link = Literal["sigmoid", "identity"]
@@ -124,11 +125,8 @@ class MSE(Difference):
     `sigma` is in units of the data. It weighs this term against the other terms of the loss.
     """
 
-    sigma: float
+    sigma: Positive
     link: Link
-
-    def __post_init__(self) -> None:
-        _check_scale("sigma", self.sigma)
 
     def of(self, difference: Tensor) -> Tensor:
         return difference.square() / (2 * self.sigma**2)
@@ -151,11 +149,8 @@ class Huber(Difference):
     Outliers count less than with `mse`. Huber, Robust estimation of a location parameter, 1964.
     """
 
-    delta: float
+    delta: Positive
     link: Link
-
-    def __post_init__(self) -> None:
-        _check_scale("delta", self.delta)
 
     def of(self, difference: Tensor) -> Tensor:
         return F.huber_loss(difference, torch.zeros_like(difference), reduction="none", delta=self.delta)
@@ -170,10 +165,10 @@ class Gaussian(nn.Module, Difference):
 
     likelihood = density = True
 
-    def __init__(self, sigma: float, learned: bool, link: Link) -> None:
+    def __init__(self, sigma: Positive, learned: bool, link: Link) -> None:
         super().__init__()
         self.link = link
-        self.log_sigma = _log_scale("sigma", sigma, learned)
+        self.log_sigma = _log_scale(sigma, learned)
 
     def of(self, difference: Tensor) -> Tensor:
         squares = difference.square() / (2 * (2 * self.log_sigma).exp())
@@ -188,10 +183,10 @@ class Laplace(nn.Module, Difference):
 
     likelihood = density = True
 
-    def __init__(self, scale: float, learned: bool, link: Link) -> None:
+    def __init__(self, scale: Positive, learned: bool, link: Link) -> None:
         super().__init__()
         self.link = link
-        self.log_scale = _log_scale("scale", scale, learned)
+        self.log_scale = _log_scale(scale, learned)
 
     def of(self, difference: Tensor) -> Tensor:
         return difference.abs() / self.log_scale.exp() + self.log_scale + math.log(2)
@@ -207,11 +202,10 @@ class StudentT(nn.Module, Difference):
 
     likelihood = density = True
 
-    def __init__(self, df: float, scale: float, learned: bool, link: Link) -> None:
+    def __init__(self, df: Positive, scale: Positive, learned: bool, link: Link) -> None:
         super().__init__()
-        _check_scale("df", df)
         self.df, self.link = df, link
-        self.log_scale = _log_scale("scale", scale, learned)
+        self.log_scale = _log_scale(scale, learned)
         self.constant = math.lgamma(df / 2) - math.lgamma((df + 1) / 2) + math.log(df * math.pi) / 2
 
     def of(self, difference: Tensor) -> Tensor:
@@ -226,7 +220,7 @@ class Tokens(Elementwise):
     `out` holds one map per entry of the vocabulary. The datum is the most probable token of each place.
     """
 
-    vocabulary: int
+    vocabulary: Whole
     likelihood = True
     domains = ("tokens",)
     ranks: ClassVar[tuple[int, ...]] = (1,)
@@ -298,7 +292,7 @@ class SSIM:
     the image is made smaller. Wang, Bovik, Sheikh & Simoncelli, Image quality assessment, 2004.
     """
 
-    sigma: float
+    sigma: Positive
     likelihood: ClassVar[bool] = False
     density: ClassVar[bool] = False
     maps: int = field(default=1, init=False)
@@ -320,17 +314,13 @@ class MSE_SSIM:
     functions for image restoration, 2017, mix with L1 instead of the squared error.
     """
 
-    alpha: float
-    sigma: float
+    alpha: Share
+    sigma: Positive
     likelihood: ClassVar[bool] = False
     density: ClassVar[bool] = False
     maps: int = field(default=1, init=False)
     domains: tuple[str, ...] = field(default=("unit",), init=False)
     ranks: ClassVar[tuple[int, ...]] = (2,)
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.alpha <= 1:
-            raise ValueError(f"reconstruction.alpha is a share between 0 and 1, got {self.alpha}")
 
     def mean(self, out: Tensor) -> Tensor:
         return out.sigmoid()
@@ -371,16 +361,10 @@ def _ssim_of_volumes(image: Tensor, x: Tensor, sigma: float) -> Tensor:
     return similarity.mean(1)
 
 
-def _check_scale(name: str, value: float) -> None:
-    if not value > 0:
-        raise ValueError(f"reconstruction.{name} must be positive, got {value}")
-
-
-def _log_scale(name: str, value: float, learned: bool) -> Tensor:
+def _log_scale(value: float, learned: bool) -> Tensor:
     """Return log `value`, as a parameter if it is learned, otherwise as a buffer.
 
     A plain tensor would be left out of checkpoints, and would not move to a device with the model.
     """
-    _check_scale(name, value)
     log = torch.tensor(math.log(value))
     return nn.Parameter(log) if learned else nn.Buffer(log)

@@ -20,6 +20,7 @@ from aelab.composition.trained import Trained
 from aelab.errors import Unsupported
 from aelab.models.base import Quantized
 from aelab.noise import NoNoise
+from aelab.ranges import Count
 
 IMAGES = 10_000  # a density is fitted to the codes of at most this many training images
 AT_ONCE = 500  # images decoded together
@@ -86,7 +87,7 @@ class Gaussian(Fitted):
 class GMM(Fitted):
     """A mixture of `components` normal distributions with full covariances."""
 
-    components: int
+    components: Count
 
     def draw(self, codes: NDArray[np.float64], n: int) -> NDArray[np.float64]:
         drawn = GaussianMixture(min(self.components, len(codes)), random_state=0).fit(codes).sample(n)[0]
@@ -112,8 +113,8 @@ class Autoregressive:
     van den Oord, Vinyals & Kavukcuoglu, 2017, use a PixelCNN instead of the GRU.
     """
 
-    hidden_dim: int
-    epochs: int
+    hidden_dim: Count
+    epochs: Count
 
     def __call__(self, trained: Trained, n: int) -> Tensor:
         model, device = trained.model, trained.device

@@ -11,24 +11,26 @@ import math
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
+from aelab.ranges import Count, NonNegative, Share
+
 
 @runtime_checkable
 class Schedule(Protocol):
     """Maps an optimizer step to a weight. `end` is the weight in validation and test."""
 
-    end: float
+    end: NonNegative
 
     def __call__(self, step: int) -> float: ...
 
 
-Scheduled = float | Schedule
+Scheduled = NonNegative | Schedule
 
 
 @dataclass(frozen=True)
 class Constant:
     """The weight is always `end`."""
 
-    end: float
+    end: NonNegative
 
     def __call__(self, step: int) -> float:
         return self.end
@@ -41,9 +43,9 @@ class Linear:
     Sønderby et al., 2016, use this as warm-up.
     """
 
-    start: float
-    end: float
-    steps: int
+    start: NonNegative
+    end: NonNegative
+    steps: Count
 
     def __call__(self, step: int) -> float:
         return self.start + (self.end - self.start) * min(step / self.steps, 1.0)
@@ -53,9 +55,9 @@ class Linear:
 class Cosine:
     """The weight goes from `start` to `end` on half a cosine in `steps` steps. Then it stays at `end`."""
 
-    start: float
-    end: float
-    steps: int
+    start: NonNegative
+    end: NonNegative
+    steps: Count
 
     def __call__(self, step: int) -> float:
         rise = (1 - math.cos(math.pi * min(step / self.steps, 1.0))) / 2
@@ -70,10 +72,10 @@ class Cyclic:
     Then it stays at `end` until the next cycle. Fu et al., Cyclical Annealing Schedule, 2019, equation 6.
     """
 
-    start: float
-    end: float
-    period: int
-    rise: float
+    start: NonNegative
+    end: NonNegative
+    period: Count
+    rise: Share
 
     def __call__(self, step: int) -> float:
         return self.start + (self.end - self.start) * min((step % self.period) / (self.period * self.rise), 1.0)

@@ -16,6 +16,7 @@ from torchvision.utils import make_grid
 
 from aelab import randomness
 from aelab.data.loader import Batch
+from aelab.ranges import Count
 
 
 class Pictures(Callback):
@@ -29,7 +30,7 @@ class Pictures(Callback):
     `images` is the number of columns of both pictures. PNG files go into `folder`.
     """
 
-    def __init__(self, folder: str, images: int, every_n_epochs: int) -> None:
+    def __init__(self, folder: str, images: Count, every_n_epochs: Count) -> None:
         self.folder, self.images, self.every_n_epochs = Path(folder), images, every_n_epochs
 
     @torch.no_grad()

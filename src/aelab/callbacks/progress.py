@@ -7,11 +7,13 @@ import time
 from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import RichProgressBar
 
+from aelab.ranges import Whole
+
 log = logging.getLogger(__name__)
 
 
 class Progress(RichProgressBar):
-    def __init__(self, refresh_rate: int) -> None:
+    def __init__(self, refresh_rate: Whole) -> None:
         """`refresh_rate` is the number of steps between two updates of the bar."""
         super().__init__(refresh_rate=refresh_rate if sys.stdout.isatty() else 0)
         self.started = 0.0

@@ -7,6 +7,8 @@ from typing import Any, Literal
 from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
 
+from aelab.ranges import Whole
+
 log = logging.getLogger(__name__)
 
 
@@ -27,7 +29,7 @@ class Prune(Callback):
     pruner ends no trial in the first `warmup_epochs` epochs.
     """
 
-    def __init__(self, folder: str, monitor: str, pruner: Literal["median", "hyperband"], warmup_epochs: int) -> None:
+    def __init__(self, folder: str, monitor: str, pruner: Literal["median", "hyperband"], warmup_epochs: Whole) -> None:
         self.folder, self.monitor = Path(folder), monitor
         self.pruner, self.warmup_epochs = pruner, warmup_epochs
         self.trial: Any = None

@@ -8,6 +8,8 @@ from typing import Any
 from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
 
+from aelab.ranges import Count
+
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
@@ -26,7 +28,7 @@ class Resume(Checkpoint):  # Lightning calls subclasses of Checkpoint last
     of seed, epoch and step, so a resumed run gives bit for bit what an uninterrupted run gives.
     """
 
-    def __init__(self, folder: str, every_n_steps: int | None) -> None:
+    def __init__(self, folder: str, every_n_steps: Count | None) -> None:
         self.folder, self.every_n_steps = Path(folder), every_n_steps
         self.batch = 0  # number of batches done in this epoch
         self.place: dict[str, Any] | None = None  # epoch and batch at which a resumed run goes on

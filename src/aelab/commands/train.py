@@ -17,6 +17,7 @@ from hydra.core.hydra_config import HydraConfig
 
 from aelab.composition.compose import chosen_by_others, group_choices
 from aelab.composition.explain import task
+from aelab.ranges import Whole
 from aelab.runs.run import Run
 
 if TYPE_CHECKING:
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 
 KEYS: dict[str, Any] = {
     "name": str,
-    "seed": int,
+    "seed": Whole,
     "score": str | list[str],
     "stages": dict[str, dict[str, Any]] | None,
     "compile": bool,
@@ -43,17 +44,19 @@ def main(config: "DictConfig") -> "Score":
     other goes on from what it saved last.
     """
     with task("train", config, KEYS):
-        from aelab.composition.instantiate import check  # torch takes seconds, and most mistakes were found by now
-        from aelab.training.complete import complete
+        from aelab.composition.instantiate import check
+
+        folder = Path(HydraConfig.get().runtime.output_dir)
+        if config.resume is None:
+            config.folder = str(folder)
+            check(config, config.trust)
+        from aelab.training.complete import complete  # torch takes seconds, and most mistakes were found by now
         from aelab.training.processes import join, node
 
         if config.resume is not None:
             run = Run(config.resume, config.trust)
             run.check_paths()
             return complete(run)
-        folder = Path(HydraConfig.get().runtime.output_dir)
-        config.folder = str(folder)
-        check(config, config.trust)
         if config.trainer.num_nodes != 1 and node() > 0:
             return join(folder, config)
         words = list(HydraConfig.get().overrides.task)

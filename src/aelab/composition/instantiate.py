@@ -11,7 +11,7 @@ from hydra.errors import InstantiationException
 from hydra.utils import get_object, instantiate
 from omegaconf import DictConfig, OmegaConf
 
-from aelab.composition import values
+from aelab.composition import signatures, values
 from aelab.errors import UserError
 
 TRUSTED = (
@@ -68,9 +68,13 @@ def check(config: DictConfig, trust: Sequence[str] = ()) -> None:
     Raises UserError for a target outside the allow-list, and for a value of another type than its parameter has.
     """
     plain = OmegaConf.to_container(config, resolve=True)
-    parts = [(key, part, _checked(part["_target_"], trust)) for key, part in _parts(plain, _key(config))]
-    for key, part, target in parts:
-        values.check(part, values.parameters(target), key and f"{key}.")
+    parts = list(_parts(plain, _key(config)))
+    for _, part in parts:
+        _check_name(part["_target_"], trust)
+    for key, part in parts:  # before anything is imported, because torch takes seconds
+        values.check(part, signatures.parameters(part["_target_"]), key and f"{key}.")
+    for _, part in parts:
+        _check_object(part["_target_"], trust)
 
 
 def _key(config: DictConfig) -> str:
@@ -90,20 +94,26 @@ def _parts(plain: Any, key: str) -> Iterator[tuple[str, dict[str, Any]]]:
             yield from _parts(value, f"{key}[{index}]")
 
 
-def _checked(target: str, trust: Sequence[str]) -> Any:
-    """Return what a target names. It must lie inside a trusted package by its name *and* where it was defined."""
+def _trusted(name: str, trust: Sequence[str]) -> bool:
+    return any(name == package or name.startswith(f"{package}.") for package in (*TRUSTED, *trust))
 
-    def inside(name: str) -> bool:
-        return any(name == package or name.startswith(f"{package}.") for package in (*TRUSTED, *trust))
 
-    problem = f"_target_: {target} is not trusted: if you wrote it, type trust=[{str(target).split('.')[0]}]"
-    if not isinstance(target, str) or not (inside(target) or target == "lightning.pytorch.Trainer"):
-        raise UserError(problem)
+def _distrust(target: Any) -> UserError:
+    return UserError(f"_target_: {target} is not trusted: if you wrote it, type trust=[{str(target).split('.')[0]}]")
+
+
+def _check_name(target: Any, trust: Sequence[str]) -> None:
+    if not isinstance(target, str) or not (_trusted(target, trust) or target == "lightning.pytorch.Trainer"):
+        raise _distrust(target)
+
+
+def _check_object(target: str, trust: Sequence[str]) -> None:
+    """Import what a target names. It must lie inside a trusted package by its name *and* where it was defined."""
     try:
         found = get_object(target)
     except Exception as error:
         raise UserError(f"_target_: {target} cannot be imported ({error.__cause__ or error})") from error
     # `aelab.metrics.base.os.system` would begin well, but be defined elsewhere.
-    if not callable(found) or not inside(f"{getattr(found, '__module__', '')}.{getattr(found, '__qualname__', '')}"):
-        raise UserError(problem)
-    return found
+    module, name = (getattr(found, key, "") for key in ("__module__", "__qualname__"))
+    if not callable(found) or not _trusted(f"{module}.{name}", trust):
+        raise _distrust(target)

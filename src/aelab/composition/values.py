@@ -1,14 +1,14 @@
 """Values of a config against the types of what they are for. One mechanism for every key of every group.
 
-The types are the annotations of the class or function that a part names by `_target_`. A parameter without an
-annotation, or with one that is no plain value, takes anything.
+The types are the annotations of the class or function that a part names by `_target_`, and may hold an
+`aelab.ranges.Range`. A parameter without an annotation takes anything.
 """
 
 import inspect
 import types
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from aelab.errors import UserError
 
@@ -29,18 +29,11 @@ def check(values: Mapping[str, Any], types_by_key: Mapping[str, Any], prefix: st
             line = f"{prefix}{key}={show(value)} {_misfit(value, types_by_key[key])}"
             if isinstance(value, int | float) and fits(str(value), types_by_key[key]):
                 line += f""": type "{prefix}{key}='{show(value)}'\""""
+            elif not isinstance(value, list | tuple) and fits([value], types_by_key[key]):
+                line += f": type {prefix}{key}=[{show(value)}]"
+            elif isinstance(value, float) and value.is_integer() and fits(int(value), types_by_key[key]):
+                line += f": type {prefix}{key}={int(value)}"
             raise UserError(line)
-
-
-def parameters(target: Callable[..., Any]) -> dict[str, Any]:
-    """Return the annotated type of each parameter of a class or function."""
-    function = target.__init__ if inspect.isclass(target) else target
-    try:
-        return get_type_hints(function)
-    except Exception:  # an annotation that names what is imported for type checkers only
-        return {
-            name: hint for name, hint in getattr(function, "__annotations__", {}).items() if not isinstance(hint, str)
-        }
 
 
 def fits(value: Any, kind: Any) -> bool:
@@ -48,6 +41,8 @@ def fits(value: Any, kind: Any) -> bool:
     if kind is Any or (isinstance(value, Mapping) and "_target_" in value):
         return True
     origin, inner = get_origin(kind), get_args(kind)
+    if origin is Annotated:
+        return fits(value, inner[0]) and all(value in one for one in inner[1:])
     if origin in (Union, types.UnionType):
         return any(fits(value, one) for one in inner)
     if origin is Literal:
@@ -83,13 +78,38 @@ def _is_sequence(kind: Any) -> bool:
 
 def _misfit(value: Any, kind: Any) -> str:
     """Say what was expected: `is none of ema, loss`, or `is a word, and a whole number belongs there`."""
-    words = [one for part in _alternatives(kind) if get_origin(part) is Literal for one in get_args(part)]
+    parts = [part for kind in _alternatives(kind) for part in (kind, *get_args(kind))]
+    words = [one for part in parts if get_origin(part) is Literal for one in get_args(part)]
     if words and isinstance(value, str):
         return f"is none of {', '.join(map(str, words))}"
+    if words and isinstance(value, list | tuple) and (unknown := [one for one in value if one not in words]):
+        return f"holds {show(unknown[0])}, which is none of {', '.join(map(str, words))}"
+    if fits(value, _anywhere(kind)):
+        ranges = " or ".join(map(str, [*_ranges(kind), *words]))
+        return f"must be {ranges}" if isinstance(value, int | float) else f"holds a number that is not {ranges}"
     what = "a mapping" if isinstance(value, Mapping) else "a list" if isinstance(value, list | tuple) else None
     found = what or _NAMES.get(None if value is None else type(value), (f"{value!r}",))[0]
     expected = dict.fromkeys(filter(None, map(_name, _alternatives(kind))))
     return f"is {found}, and {' or '.join(expected)} belongs there"
+
+
+def _anywhere(kind: Any) -> Any:
+    """Return a type without its ranges."""
+    origin, inner = get_origin(kind), get_args(kind)
+    if origin is Annotated:
+        return inner[0]
+    if not inner or origin is Literal:
+        return kind
+    if origin in (Union, types.UnionType):
+        return Union[tuple(map(_anywhere, inner))]  # noqa: UP007, of values
+    return origin[tuple(map(_anywhere, inner))] if origin is not None else kind
+
+
+def _ranges(kind: Any) -> list[Any]:
+    """Return the ranges in a type, each once."""
+    if get_origin(kind) is Annotated:
+        return list(get_args(kind)[1:])
+    return list(dict.fromkeys(one for part in get_args(kind) for one in _ranges(part)))
 
 
 def _alternatives(kind: Any) -> list[Any]:
@@ -100,13 +120,14 @@ def _alternatives(kind: Any) -> list[Any]:
 
 def _name(kind: Any, several: bool = False) -> str:
     """Return a type in words: `a whole number`, `a list of 3 whole numbers`. Empty for what only a target builds."""
+    kind = _anywhere(kind)
     origin, inner = get_origin(kind), get_args(kind)
     if kind is type(None):
         kind = None
     if kind in _NAMES:
         return _NAMES[kind][several]
     if origin is Literal:
-        return f"one of {', '.join(map(str, inner))}"
+        return f"one of {', '.join(map(str, inner))}" if len(inner) > 1 else str(inner[0])
     if _is_sequence(origin or kind):
         if not inner:
             return "a list"

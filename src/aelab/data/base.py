@@ -23,6 +23,7 @@ from aelab.data.resident import Resident
 from aelab.data.stream import Stream
 from aelab.errors import UserError, did_you_mean
 from aelab.noise import Noise
+from aelab.ranges import Count, Whole
 
 
 @dataclass(eq=False, kw_only=True)
@@ -33,15 +34,15 @@ class DataModule(LightningDataModule):
     """
 
     root: str
-    shape: tuple[int, ...]
+    shape: tuple[Count, ...]
     """(C, *sizes) of a datum as the nets see it: (F,), (C, L), (C, H, W), (C, D, H, W), or (1, T) of tokens."""
     domain: Literal["unit", "real", "tokens"]
     """What the numbers of a datum are: in [0, 1], any, or ids. Real numbers may be missing, which is written as nan."""
-    num_classes: int | None
+    num_classes: Count | None
     """Number of classes, which is checked against the labels that were read. None: the number that was read."""
-    batch_size: int
+    batch_size: Count
     """Data per step, over all processes together."""
-    eval_batch_size: int
+    eval_batch_size: Count
     drop_last: bool
     """Whether an epoch of training leaves out its last batch if that is smaller. Evaluation never leaves out any."""
     val_size: int | float
@@ -51,7 +52,7 @@ class DataModule(LightningDataModule):
     classes: Sequence[int | str] | None
     """Classes that training and validation keep, by label or name. The test split keeps all. None: all classes."""
     loader: Literal["resident", "stream"]
-    num_workers: int
+    num_workers: Whole
     """Processes that read files for `stream`."""
     noise: Noise
     seed: int
@@ -66,8 +67,6 @@ class DataModule(LightningDataModule):
         """The name of each label. A source without names leaves it empty, and the labels are the names."""
         self.channels: list[str] = []
         """The name of each channel or column, if they have names."""
-        if min(self.batch_size, self.eval_batch_size) < 1:
-            raise ValueError("data.batch_size and data.eval_batch_size must be at least 1")
 
     def read(self, train: bool) -> tuple[Items, Tensor]:
         """Return data (N, C, *sizes) and labels (N,) of the official training or test split, as they are stored."""

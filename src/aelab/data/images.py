@@ -15,13 +15,14 @@ from aelab.data.drawing import draw
 from aelab.data.loader import as_floats
 from aelab.errors import UserError
 from aelab.noise import Luminance
+from aelab.ranges import Count
 
 
 @dataclass(eq=False, kw_only=True)
 class Images(DataModule):
     """Images (C, H, W). Those that are stored as uint8 are divided by 255."""
 
-    shape: tuple[int, int, int]
+    shape: tuple[Count, Count, Count]
     binarize: Literal["none", "dynamic", "static", "threshold"]
     """How pixels become black or white. A grey value is the chance of a white pixel.
 

@@ -13,11 +13,12 @@ from torch import Tensor
 from aelab import randomness
 from aelab.data.digits import test_digits
 from aelab.data.values import Stored, Values
+from aelab.ranges import Count
 
 
 @dataclass(eq=False, kw_only=True)
 class MovingDigits(Values):
-    sequences: int
+    sequences: Count
     """Number of sequences. A fifth of them is the test split."""
 
     def stored(self, root: str, new: bool = False) -> Stored:

@@ -11,6 +11,7 @@ from aelab.data.base import DataModule
 from aelab.data.images import Images
 from aelab.data.loader import as_floats
 from aelab.errors import UserError
+from aelab.ranges import Count
 
 
 @dataclass(eq=False, kw_only=True)
@@ -24,7 +25,7 @@ class Pair(Images):
     of: DataModule
     """Where the images come from. `aelab.composition.build` supplies it."""
     by: Literal["halves", "colours"]
-    y_shape: tuple[int, ...]
+    y_shape: tuple[Count, ...]
 
     def read(self, train: bool) -> tuple[Tensor, Tensor]:
         items, _ = self.of.read(train)

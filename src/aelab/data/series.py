@@ -17,13 +17,14 @@ from aelab.data.series_files import Series as Found
 from aelab.data.series_files import read
 from aelab.data.values import Stored, Values
 from aelab.errors import UserError
+from aelab.ranges import Count
 
 
 @dataclass(eq=False, kw_only=True)
 class Series(Values):
-    window: int | None
+    window: Count | None
     """Steps of a window of a recording. None: a series is a datum."""
-    stride: int | None
+    stride: Count | None
     """Steps from a window to the next. None: as many as a window has."""
     columns: Sequence[str] | None
     """Columns of a .csv that are channels, by name or pattern. None: all but the label."""
@@ -51,8 +52,6 @@ class Series(Values):
         """Cut recordings, or series, into windows."""
         window = self.window or self.shape[1]
         stride = self.stride or window
-        if min(window, stride) < 1:
-            raise UserError(f"data.window={window} and data.stride={stride} must be at least 1")
         parts, labels, groups = [], [], []
         for number, signal in enumerate(found.signals):
             if signal.shape[1] < window:

@@ -21,6 +21,7 @@ from aelab.data.drawing import written
 from aelab.data.loader import Items
 from aelab.data.text_files import read, words
 from aelab.errors import UserError
+from aelab.ranges import Count
 from aelab.tokens import END, MASK, PADDING, SPECIAL, UNKNOWN
 
 log = logging.getLogger(__name__)
@@ -32,9 +33,9 @@ SHOWN = {PADDING: "", END: "", UNKNOWN: "�", MASK: "_"}
 class Text(DataModule):
     level: Literal["bytes", "words"]
     """What a token is. Words are in lower case, and marks are words."""
-    max_length: int
+    max_length: Count
     """Tokens of a text, its end included."""
-    vocabulary: int
+    vocabulary: Count
     """Number of ids. Of bytes it is 260. Of words, the most frequent ones of the training split have an id."""
     test_size: int | float
     """Size of the test split, as a number or a share below 1, if the source has none of its own."""

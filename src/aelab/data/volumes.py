@@ -15,6 +15,7 @@ import torch
 from aelab.data.values import Stored, Values
 from aelab.data.volumes_files import files, numbers, sides, subject
 from aelab.errors import UserError
+from aelab.ranges import Count
 
 
 @dataclass(eq=False, kw_only=True)
@@ -26,7 +27,7 @@ class Volumes(Values):
 
     patch: int | Sequence[int] | None
     """Sides of the patches in voxels. None: whole volumes."""
-    stride: int | None
+    stride: Count | None
     """Voxels from a patch to the next. None: as many as its first side."""
     above: float | None
     """Patches whose mean is not above this are left out, such as the air around a head. In stored units, of bytes a

@@ -11,6 +11,7 @@ from aelab import randomness
 from aelab.composition.trained import Trained
 from aelab.models.base import Variational
 from aelab.noise import NoNoise
+from aelab.ranges import Count
 
 INFORMATION = 2000  # data over which the mutual information is estimated
 
@@ -36,11 +37,7 @@ class Code:
     A map has no `jacobian` and no `unit/…`, because its entries are chosen from a codebook. Tokens have no `jacobian`.
     """
 
-    jacobian_images: int
-
-    def __post_init__(self) -> None:
-        if self.jacobian_images < 1:
-            raise ValueError(f"metrics.code.jacobian_images must be at least 1, got {self.jacobian_images}")
+    jacobian_images: Count
 
     def __call__(self, trained: Trained) -> dict[str, float]:
         z = trained.codes("test")[0].double()

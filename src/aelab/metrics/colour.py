@@ -9,6 +9,7 @@ from aelab.colours import AB, colourfulness, of_rgb
 from aelab.composition.needs import needs
 from aelab.composition.trained import Trained
 from aelab.noise import NoNoise
+from aelab.ranges import Count
 
 LEVELS = 256  # of luminance
 
@@ -35,7 +36,7 @@ class Colour:
     At most `images` training images give the means, and None takes all.
     """
 
-    images: int | None
+    images: Count | None
 
     @needs("colours")
     @torch.no_grad()

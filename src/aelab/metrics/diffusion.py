@@ -9,6 +9,7 @@ from aelab.composition.trained import Trained
 from aelab.errors import Unsupported
 from aelab.models.diffusion_ae import DiffusionAE
 from aelab.noise import NoNoise
+from aelab.ranges import Count
 
 
 @dataclass(frozen=True)
@@ -22,8 +23,8 @@ class Diffusion:
     - `sse/drawn`: squared error of what the code gives with an x_T that is drawn.
     """
 
-    images: int
-    times: int
+    images: Count
+    times: Count
 
     @torch.no_grad()
     def __call__(self, trained: Trained) -> dict[str, float]:

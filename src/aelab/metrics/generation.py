@@ -12,6 +12,7 @@ from aelab.composition.needs import needs
 from aelab.composition.trained import Trained
 from aelab.errors import Unsupported, UserError
 from aelab.metrics.classifier import classifier, features
+from aelab.ranges import Count
 from aelab.samplers import Sampler
 
 TRAIN = 60_000  # at most this many training images are searched for the nearest one
@@ -44,8 +45,8 @@ class Generation:
     Raises UserError if Inception's weights cannot be loaded, and Unsupported for data without labels.
     """
 
-    samples: int
-    neighbours: int
+    samples: Count
+    neighbours: Count
     inception: bool | None
     samplers: Mapping[str, Sampler | None]
 

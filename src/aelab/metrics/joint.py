@@ -13,6 +13,7 @@ from aelab.metrics.classifier import classifier
 from aelab.metrics.likelihood import importance_weighted
 from aelab.models.modalities import Bimodal
 from aelab.noise import NoNoise
+from aelab.ranges import Count
 
 
 @dataclass(frozen=True)
@@ -36,9 +37,9 @@ class Joint:
     Of a y that is a tensor: `y_sse/x`, the squared error of decode_y(encode(x)), and `y_sse/mean`, that of the mean y.
     """
 
-    k: int
-    codes_at_once: int
-    images: int | None
+    k: Count
+    codes_at_once: Count
+    images: Count | None
 
     @torch.no_grad()
     def __call__(self, trained: Trained) -> dict[str, float]:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from aelab.composition.trained import Trained
+from aelab.ranges import Count
 
 
 @dataclass(frozen=True)
@@ -29,13 +30,13 @@ class Likelihood:
     of them if that is None.
     """
 
-    k: Sequence[int]
-    codes_at_once: int
-    images: int | None
+    k: Sequence[Count]
+    codes_at_once: Count
+    images: Count | None
 
     def __post_init__(self) -> None:
-        if not self.k or min(self.k) < 1:
-            raise ValueError(f"metrics.likelihood.k must be numbers of codes of at least 1, got {list(self.k)}")
+        if not self.k:
+            raise ValueError("metrics.likelihood.k=[] holds no number of codes: type, for example, [1,5000]")
 
     @torch.no_grad()
     def __call__(self, trained: Trained) -> dict[str, float]:

@@ -17,6 +17,7 @@ from sklearn.preprocessing import StandardScaler
 from aelab import randomness
 from aelab.composition.needs import needs
 from aelab.composition.trained import Trained
+from aelab.ranges import Count
 
 Array = NDArray[np.float32]
 
@@ -40,9 +41,9 @@ class Representation:
     Raises Unsupported for training images of one class.
     """
 
-    images: int
-    few_labels: Sequence[int]
-    neighbours: int
+    images: Count
+    few_labels: Sequence[Count]
+    neighbours: Count
 
     @needs("labels")
     def __call__(self, trained: Trained) -> dict[str, float]:

@@ -17,6 +17,7 @@ from aelab.composition.needs import needs
 from aelab.composition.trained import Trained
 from aelab.data.errors import errors
 from aelab.metrics.pca import PCA
+from aelab.ranges import Count
 
 Denoiser = Callable[[Tensor], Tensor]  # (B, C, H, W) -> (B, C, H, W)
 
@@ -40,7 +41,7 @@ class Robustness:
     that is varied; and `values`, the severities.
     """
 
-    images: int
+    images: Count
     noises: Mapping[str, Mapping[str, Any]]
 
     @needs("images")

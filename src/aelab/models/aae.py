@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from aelab.data.loader import Batch
 from aelab.models.base import Alternating, Terms, standard_normal
 from aelab.nets.base import Net
+from aelab.ranges import Count
 from aelab.reconstruction import Reconstruction
 from aelab.schedules import Scheduled
 
@@ -27,9 +28,9 @@ class AAE(Alternating):
         self,
         net: Net,
         reconstruction: Reconstruction,
-        latent_dim: int,
+        latent_dim: Count,
         adversarial_weight: Scheduled,
-        discriminator_dims: Sequence[int],
+        discriminator_dims: Sequence[Count],
     ) -> None:
         super().__init__(net, reconstruction, latent_dim)
         self.adversarial_weight = adversarial_weight

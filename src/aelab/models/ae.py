@@ -15,13 +15,14 @@ from torch import nn
 from aelab.data.loader import Batch
 from aelab.models.base import Autoencoder, Terms
 from aelab.nets.base import Net, activation
+from aelab.ranges import Count
 from aelab.reconstruction import Reconstruction
 from aelab.schedules import Scheduled
 
 
 class AE(Autoencoder):
     def __init__(
-        self, net: Net, reconstruction: Reconstruction, latent_dim: int, code_activation: str, weight_decay: Scheduled
+        self, net: Net, reconstruction: Reconstruction, latent_dim: Count, code_activation: str, weight_decay: Scheduled
     ) -> None:
         super().__init__(net, reconstruction, latent_dim)
         self.weight_decay = weight_decay

@@ -21,6 +21,7 @@ from aelab.errors import Unsupported, UserError
 from aelab.nets.base import Net
 from aelab.noise import Noise
 from aelab.optimizers import Scheduler, descriptions
+from aelab.ranges import Count
 from aelab.reconstruction import Reconstruction
 from aelab.schedules import Scheduled
 
@@ -179,11 +180,9 @@ class Autoencoder(Objective):
     encoder: nn.Module
     decoder: nn.Module
 
-    def __init__(self, net: Net, reconstruction: Reconstruction, latent_dim: int) -> None:
+    def __init__(self, net: Net, reconstruction: Reconstruction, latent_dim: Count) -> None:
         """Raises UserError for a net whose codes are of a kind that this model does not take."""
         super().__init__()
-        if latent_dim < 1:
-            raise UserError(f"model.latent_dim must be at least 1, got {latent_dim}")
         if ("map" if net.code_sizes else "vector") not in self.codes:
             wants = "a vector: net=mlp, or any other than spatial" if net.code_sizes else "a map: net=spatial"
             raise UserError(f"the code of {type(self).__name__} is {wants}")
@@ -342,7 +341,7 @@ class Alternating(Autoencoder):
     Each side has an optimizer of its own. The pair counts as one step of the run.
     """
 
-    def __init__(self, net: Net, reconstruction: Reconstruction, latent_dim: int) -> None:
+    def __init__(self, net: Net, reconstruction: Reconstruction, latent_dim: Count) -> None:
         super().__init__(net, reconstruction, latent_dim)
         self.automatic_optimization = False
 

@@ -15,6 +15,7 @@ https://arxiv.org/abs/1804.03599; Kingma et al., Improving variational inference
 from aelab.data.loader import Batch
 from aelab.models.base import Terms, Variational, kl_per_unit
 from aelab.nets.base import Net
+from aelab.ranges import Count, NonNegative
 from aelab.reconstruction import Reconstruction
 from aelab.schedules import Scheduled
 
@@ -24,10 +25,10 @@ class BetaVAE(Variational):
         self,
         net: Net,
         reconstruction: Reconstruction,
-        latent_dim: int,
+        latent_dim: Count,
         beta: Scheduled,
         capacity: Scheduled | None,
-        free_bits: float,
+        free_bits: NonNegative,
     ) -> None:
         super().__init__(net, reconstruction, latent_dim)
         self.beta, self.capacity, self.free_bits = beta, capacity, free_bits

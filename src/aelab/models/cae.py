@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from aelab.data.loader import Batch
 from aelab.models.base import Autoencoder, Terms
 from aelab.nets.base import Net, activation
+from aelab.ranges import Count
 from aelab.reconstruction import Reconstruction
 from aelab.schedules import Scheduled
 
@@ -32,7 +33,7 @@ class CAE(Autoencoder):
         self,
         net: Net,
         reconstruction: Reconstruction,
-        latent_dim: int,
+        latent_dim: Count,
         code_activation: str,
         contraction_weight: Scheduled,
         estimator: Literal["hutchinson", "exact", "closed_form"],

@@ -21,13 +21,14 @@ from aelab.data.loader import Batch
 from aelab.errors import UserError
 from aelab.models.base import Terms, Variational, kl, once, standard_normal
 from aelab.nets.base import Net
+from aelab.ranges import Count
 from aelab.reconstruction import Reconstruction
 
 
 class CVAE(Variational):
     conditional: ClassVar[bool] = True
 
-    def __init__(self, net: Net, reconstruction: Reconstruction, latent_dim: int, num_classes: int | None) -> None:
+    def __init__(self, net: Net, reconstruction: Reconstruction, latent_dim: Count, num_classes: Count | None) -> None:
         super().__init__(net, reconstruction, latent_dim)
         if num_classes is None:
             raise ValueError("model.num_classes is how many labels there are: type data.num_classes=…")

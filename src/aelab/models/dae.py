@@ -23,6 +23,7 @@ from aelab.data.loader import Batch
 from aelab.models.base import Autoencoder, Terms
 from aelab.nets.base import Net, activation
 from aelab.noise import Luminance, Noise
+from aelab.ranges import Count, NonNegative
 from aelab.reconstruction import Elementwise, Reconstruction
 
 
@@ -31,10 +32,10 @@ class DAE(Autoencoder):
         self,
         net: Net,
         reconstruction: Reconstruction,
-        latent_dim: int,
+        latent_dim: Count,
         code_activation: str,
-        alpha: float,
-        beta: float,
+        alpha: NonNegative,
+        beta: NonNegative,
         emphasis: Literal["chosen", "changed"],
         shows: Literal["learned", "output"] | None,
     ) -> None:

@@ -22,6 +22,7 @@ from aelab.models.base import Autoencoder, Terms
 from aelab.nets.base import Net
 from aelab.nets.ddim import DDIM, Predict
 from aelab.noise import Noise, NoNoise
+from aelab.ranges import Count, ShareBelow1
 from aelab.reconstruction import MSE, Reconstruction
 
 
@@ -34,14 +35,14 @@ class DiffusionAE(Autoencoder):
         self,
         net: Net,
         reconstruction: Reconstruction,
-        latent_dim: int,
+        latent_dim: Count,
         step: Net,
-        steps: int,
-        sampling_steps: int,
+        steps: Count,
+        sampling_steps: Count,
         schedule: Literal["cosine", "linear"],
         predicts: Literal["epsilon", "v"],
-        condition_dim: int,
-        drop_code: float,
+        condition_dim: Count,
+        drop_code: ShareBelow1,
     ) -> None:
         """Raises UserError for another term than mse, and for a step net of other data."""
         super().__init__(net, reconstruction, latent_dim)
@@ -49,8 +50,6 @@ class DiffusionAE(Autoencoder):
             raise UserError("model=diffusion_ae has a squared error of its own: type reconstruction=mse")
         if len(net.shape) - 1 not in step.ranks:
             raise UserError("model=diffusion_ae is for signals, images and volumes: its model.step takes no vectors")
-        if not 0 <= drop_code < 1:
-            raise UserError(f"model.drop_code={drop_code} is a share from 0 to below 1")
         self.scaled, self.drop_code, self.inverts = "real" not in reconstruction.domains, drop_code, True
         self.encoder = net.encoder(latent_dim)
         self.ddim = DDIM(steps, sampling_steps, schedule, predicts)

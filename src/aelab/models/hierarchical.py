@@ -11,6 +11,7 @@ from aelab.data.loader import Batch
 from aelab.errors import UserError
 from aelab.models.base import Autoencoder, Normal, Terms, draw, kl_per_unit, once
 from aelab.nets.base import Net, activation, layer
+from aelab.ranges import Count
 from aelab.reconstruction import Reconstruction
 
 
@@ -41,18 +42,18 @@ class Hierarchical(Autoencoder):
         net: Net,
         reconstruction: Reconstruction,
         above: Net,
-        latent_dims: Sequence[int],
-        widths: Sequence[int],
+        latent_dims: Sequence[Count],
+        widths: Sequence[Count],
         between: str,
         stochastic: bool = False,
     ) -> None:
         """`stochastic`: what leads up reads the codes of the level below, instead of its features.
 
-        Raises UserError for lists of unequal length or of a 0, and for a net `above` that takes no such levels.
+        Raises UserError for lists of unequal length, and for a net `above` that takes no such levels.
         """
-        if len(latent_dims) != len(widths) or len(widths) < 2 or min(*widths, *latent_dims) < 1:
+        if len(latent_dims) != len(widths) or len(widths) < 2:
             raise UserError(
-                "model.latent_dims and model.widths have a number above 0 for each of two levels or more: got "
+                "model.latent_dims and model.widths have a number for each of two levels or more: got "
                 f"{list(latent_dims)} and {list(widths)}"
             )
         super().__init__(net, reconstruction, min(latent_dims))

@@ -23,6 +23,7 @@ from aelab.data.loader import Batch
 from aelab.models.base import Normal, Terms
 from aelab.models.hierarchical import Hierarchical, normal, pointwise, terms
 from aelab.nets.base import Net
+from aelab.ranges import Count, NonNegative
 from aelab.reconstruction import Reconstruction
 from aelab.schedules import Scheduled
 
@@ -33,11 +34,11 @@ class HVAE(Hierarchical):
         net: Net,
         reconstruction: Reconstruction,
         above: Net,
-        latent_dims: Sequence[int],
-        widths: Sequence[int],
+        latent_dims: Sequence[Count],
+        widths: Sequence[Count],
         between: str,
         beta: Scheduled,
-        free_bits: float,
+        free_bits: NonNegative,
     ) -> None:
         super().__init__(net, reconstruction, above, latent_dims, widths, between)
         self.beta, self.free_bits = beta, free_bits

@@ -16,14 +16,13 @@ from torch import Tensor
 from aelab.data.loader import Batch
 from aelab.models.base import Terms, Variational
 from aelab.nets.base import Net
+from aelab.ranges import Count
 from aelab.reconstruction import Reconstruction
 
 
 class IWAE(Variational):
-    def __init__(self, net: Net, reconstruction: Reconstruction, latent_dim: int, k: int) -> None:
+    def __init__(self, net: Net, reconstruction: Reconstruction, latent_dim: Count, k: Count) -> None:
         super().__init__(net, reconstruction, latent_dim)
-        if k < 1:
-            raise ValueError(f"model.k must be at least 1, got {k}")
         if not reconstruction.likelihood:
             raise ValueError("model=iwae needs a likelihood: type reconstruction=bce, or gaussian in the place of mse")
         self.k = k

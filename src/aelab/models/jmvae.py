@@ -19,6 +19,7 @@ from aelab.data.loader import Batch
 from aelab.models.base import Normal, Terms, draw, kl
 from aelab.models.modalities import Bimodal
 from aelab.nets.base import Net
+from aelab.ranges import Count, NonNegative
 from aelab.reconstruction import Reconstruction
 from aelab.schedules import Scheduled
 
@@ -28,15 +29,15 @@ class JMVAE(Bimodal):
         self,
         net: Net,
         reconstruction: Reconstruction,
-        latent_dim: int,
+        latent_dim: Count,
         y_net: Net,
         y_reconstruction: Reconstruction,
-        y_shape: Sequence[int] | None,
-        num_classes: int | None,
+        y_shape: Sequence[Count] | None,
+        num_classes: Count | None,
         beta: Scheduled,
-        y_weight: float,
+        y_weight: NonNegative,
         alpha: Scheduled,
-        joint_dim: int,
+        joint_dim: Count,
     ) -> None:
         super().__init__(net, reconstruction, latent_dim, y_net, y_reconstruction, y_shape, num_classes)
         self.beta, self.y_weight, self.alpha = beta, y_weight, alpha

@@ -25,6 +25,7 @@ from aelab.data.loader import Batch
 from aelab.models.base import Normal, Terms, draw, once
 from aelab.models.hierarchical import Hierarchical, Level, normal, pointwise, terms
 from aelab.nets.base import Net
+from aelab.ranges import Count
 from aelab.reconstruction import Reconstruction
 from aelab.schedules import Scheduled
 
@@ -35,8 +36,8 @@ class LadderVAE(Hierarchical):
         net: Net,
         reconstruction: Reconstruction,
         above: Net,
-        latent_dims: Sequence[int],
-        widths: Sequence[int],
+        latent_dims: Sequence[Count],
+        widths: Sequence[Count],
         between: str,
         beta: Scheduled,
         inference: Literal["ladder", "bottom_up"],

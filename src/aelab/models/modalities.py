@@ -10,6 +10,7 @@ from aelab.data.loader import Batch
 from aelab.errors import Unsupported, UserError
 from aelab.models.base import Normal, Variational, draw, log_ratio, once, standard_normal
 from aelab.nets.base import Net
+from aelab.ranges import Count
 from aelab.reconstruction import Reconstruction
 
 
@@ -25,11 +26,11 @@ class Bimodal(Variational):
         self,
         net: Net,
         reconstruction: Reconstruction,
-        latent_dim: int,
+        latent_dim: Count,
         y_net: Net,
         y_reconstruction: Reconstruction,
-        y_shape: Sequence[int] | None,
-        num_classes: int | None,
+        y_shape: Sequence[Count] | None,
+        num_classes: Count | None,
     ) -> None:
         """Raises UserError if neither the shape of y nor a number of labels is known."""
         super().__init__(net, reconstruction, latent_dim)

@@ -19,16 +19,15 @@ from torch import Tensor, nn
 from aelab.data.loader import Batch
 from aelab.models.base import Terms, Variational, kl
 from aelab.nets.base import Net
+from aelab.ranges import Count, Positive
 from aelab.reconstruction import Reconstruction
 
 
 class SigmaVAE(Variational):
     domains: ClassVar[tuple[str, ...]] = ("unit", "real")
 
-    def __init__(self, net: Net, reconstruction: Reconstruction, latent_dim: int, sigma: float) -> None:
+    def __init__(self, net: Net, reconstruction: Reconstruction, latent_dim: Count, sigma: Positive) -> None:
         super().__init__(net, reconstruction, latent_dim)
-        if not sigma > 0:
-            raise ValueError(f"model.sigma must be positive, got {sigma}")
         if reconstruction.maps != 1 or isinstance(reconstruction, nn.Module):
             raise ValueError("model=sigma_vae has a density of its own: type reconstruction=mse")
         self.log_sigma = nn.Parameter(torch.tensor(math.log(sigma)))

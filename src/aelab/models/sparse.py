@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from aelab.data.loader import Batch
 from aelab.models.base import Autoencoder, Terms
 from aelab.nets.base import Net
+from aelab.ranges import Count, ProperShare, ShareBelow1
 from aelab.reconstruction import Reconstruction
 from aelab.schedules import Scheduled
 
@@ -32,16 +33,14 @@ class Sparse(Autoencoder):
         self,
         net: Net,
         reconstruction: Reconstruction,
-        latent_dim: int,
-        rho: float,
+        latent_dim: Count,
+        rho: ProperShare,
         sparsity_weight: Scheduled,
         average: Literal["batch", "running"],
-        momentum: float,
+        momentum: ShareBelow1,
         weight_decay: Scheduled,
     ) -> None:
         super().__init__(net, reconstruction, latent_dim)
-        if not 0 < rho < 1:
-            raise ValueError(f"model.rho is a share between 0 and 1, got {rho}")
         self.rho, self.sparsity_weight, self.weight_decay = rho, sparsity_weight, weight_decay
         self.average, self.momentum = average, momentum
         self.register_buffer("running", torch.zeros(latent_dim))

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from aelab.data.loader import Batch
 from aelab.models.base import Autoencoder, Terms
 from aelab.nets.base import Net, activation
+from aelab.ranges import Count
 from aelab.reconstruction import Reconstruction
 from aelab.schedules import Scheduled
 
@@ -21,7 +22,7 @@ class SparseL1(Autoencoder):
         self,
         net: Net,
         reconstruction: Reconstruction,
-        latent_dim: int,
+        latent_dim: Count,
         code_activation: str,
         sparsity_weight: Scheduled,
     ) -> None:

@@ -24,6 +24,7 @@ from aelab.data.loader import Batch
 from aelab.models.base import Autoencoder, Terms, draw, kl, once
 from aelab.nets.base import Net
 from aelab.noise import Luminance, Noise
+from aelab.ranges import Count
 from aelab.reconstruction import Elementwise, Reconstruction
 from aelab.schedules import Scheduled
 
@@ -35,7 +36,7 @@ class StructuredCVAE(Autoencoder):
         self,
         net: Net,
         reconstruction: Reconstruction,
-        latent_dim: int,
+        latent_dim: Count,
         guess_weight: Scheduled,
         shows: Literal["learned", "output"] | None,
     ) -> None:

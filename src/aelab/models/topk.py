@@ -14,11 +14,12 @@ from torch import Tensor
 from aelab.data.loader import Batch
 from aelab.models.base import Autoencoder, Terms, once
 from aelab.nets.base import Net
+from aelab.ranges import Count
 from aelab.reconstruction import Reconstruction
 
 
 class TopK(Autoencoder):
-    def __init__(self, net: Net, reconstruction: Reconstruction, latent_dim: int, k: int, k_test: int) -> None:
+    def __init__(self, net: Net, reconstruction: Reconstruction, latent_dim: Count, k: Count, k_test: Count) -> None:
         super().__init__(net, reconstruction, latent_dim)
         for key, value in {"k": k, "k_test": k_test}.items():
             if not 1 <= value <= latent_dim:

@@ -13,12 +13,13 @@ https://arxiv.org/abs/1312.6114
 from aelab.data.loader import Batch
 from aelab.models.base import Terms, Variational, kl
 from aelab.nets.base import Net
+from aelab.ranges import Count
 from aelab.reconstruction import Reconstruction
 from aelab.schedules import Scheduled
 
 
 class VAE(Variational):
-    def __init__(self, net: Net, reconstruction: Reconstruction, latent_dim: int, beta: Scheduled) -> None:
+    def __init__(self, net: Net, reconstruction: Reconstruction, latent_dim: Count, beta: Scheduled) -> None:
         super().__init__(net, reconstruction, latent_dim)
         self.beta = beta
         self.encoder = net.encoder(2 * latent_dim)  # seen -> mu, logvar

@@ -20,6 +20,7 @@ from aelab.data.loader import Batch
 from aelab.models.base import Quantized, Terms, once
 from aelab.nets.base import Net
 from aelab.nets.codebook import Codebook
+from aelab.ranges import Count, Share, Whole
 from aelab.reconstruction import Reconstruction
 from aelab.schedules import Scheduled
 
@@ -29,12 +30,12 @@ class VQVAE(Quantized):
         self,
         net: Net,
         reconstruction: Reconstruction,
-        latent_dim: int,
-        codebook_size: int,
+        latent_dim: Count,
+        codebook_size: Count,
         codebook: Literal["ema", "loss"],
         commitment_weight: Scheduled,
-        decay: float,
-        revive_after: int,
+        decay: Share,
+        revive_after: Whole,
     ) -> None:
         super().__init__(net, reconstruction, latent_dim)
         self.commitment_weight = commitment_weight

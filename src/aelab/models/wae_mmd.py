@@ -19,6 +19,7 @@ from torch import Tensor
 from aelab.data.loader import Batch
 from aelab.models.base import Autoencoder, Terms, standard_normal
 from aelab.nets.base import Net
+from aelab.ranges import Count
 from aelab.reconstruction import Reconstruction
 from aelab.schedules import Scheduled
 
@@ -30,7 +31,7 @@ class WAE(Autoencoder):
         self,
         net: Net,
         reconstruction: Reconstruction,
-        latent_dim: int,
+        latent_dim: Count,
         mmd_weight: Scheduled,
         kernel: Literal["imq", "rbf"],
     ) -> None:

@@ -9,6 +9,7 @@ from typing import ClassVar, Literal
 from torch import nn
 
 from aelab.nets.base import Encoder, Net, activation, halvings, layer
+from aelab.ranges import Count, Whole
 
 
 @dataclass(frozen=True)
@@ -29,12 +30,12 @@ class Conv(Net):
 
     ranks: ClassVar[tuple[int, ...]] = (1, 2, 3)
 
-    shape: tuple[int, ...]
-    channels: Sequence[int]
+    shape: tuple[Count, ...]
+    channels: Sequence[Count]
     activation: str
     down: Literal["stride", "max_pool"]
     up: Literal["transposed", "upsample"]
-    between: int
+    between: Whole
     bias: bool
 
     def __post_init__(self) -> None:

@@ -19,6 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from aelab.nets.base import Net, joined
+from aelab.ranges import Count, Whole
 
 
 class Cells(nn.Module):
@@ -97,19 +98,15 @@ class LSTM(Net):
 
     ranks: ClassVar[tuple[int, ...]] = (1, 2, 3)
 
-    shape: tuple[int, ...]
-    hidden_dim: int
-    layers: int
-    patch_size: int
+    shape: tuple[Count, ...]
+    hidden_dim: Count
+    layers: Count
+    patch_size: Count
     """Steps that are read and written at once."""
-    positions: int
+    positions: Whole
     """Length of the learned vector that tells the decoder its step. 0: none."""
     pooled: bool
     """Whether the code is read from all steps, or from the last one alone."""
-
-    def __post_init__(self) -> None:
-        if self.patch_size < 1:
-            raise ValueError(f"net.patch_size is a number of steps of at least 1, got {self.patch_size}")
 
     def encoder(self, out_dim: int, extra: int = 0) -> nn.Module:
         return Encoder(self, out_dim, extra)

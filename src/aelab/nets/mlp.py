@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from aelab.nets.base import Encoder, Net, activation
+from aelab.ranges import Count, ShareBelow1
 
 
 @dataclass(frozen=True)
@@ -34,12 +35,12 @@ class MLP(Net):
     equation 10), and the default of torch.nn.Linear of all else.
     """
 
-    shape: tuple[int, ...]
-    hidden_dims: Sequence[int]
+    shape: tuple[Count, ...]
+    hidden_dims: Sequence[Count]
     activation: str
     layer_norm: bool
     batch_norm: bool
-    dropout: float
+    dropout: ShareBelow1
     tied: bool
     hidden_code: bool
     init: Literal["torch", "glorot", "glorot_4", "he"]

@@ -13,6 +13,7 @@ from typing import ClassVar
 from torch import Tensor, nn
 
 from aelab.nets.base import Encoder, Net, activation, halvings, layer
+from aelab.ranges import Count
 
 
 class Block(nn.Module):
@@ -48,10 +49,10 @@ class ResNet(Net):
 
     ranks: ClassVar[tuple[int, ...]] = (1, 2, 3)
 
-    shape: tuple[int, ...]
-    channels: Sequence[int]
-    blocks: int
-    groups: int
+    shape: tuple[Count, ...]
+    channels: Sequence[Count]
+    blocks: Count
+    groups: Count
     activation: str
 
     def __post_init__(self) -> None:

@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from aelab.nets.base import Net, joined
+from aelab.ranges import Count, Share, Whole
 from aelab.tokens import END, PADDING, UNKNOWN
 
 CELLS = {"lstm": nn.LSTM, "gru": nn.GRU}
@@ -146,15 +147,15 @@ class Seq2Seq(Net):
     domains: ClassVar[tuple[str, ...]] = ("real", "tokens")
     autoregressive: ClassVar[bool] = True
 
-    shape: tuple[int, ...]
-    vocabulary: int
-    dim: int
+    shape: tuple[Count, ...]
+    vocabulary: Whole
+    dim: Count
     cell: Literal["lstm", "gru"]
-    hidden_dim: int
-    layers: int
+    hidden_dim: Count
+    layers: Count
     bidirectional: bool
     """Whether the encoder reads in both directions."""
-    input_dropout: float
+    input_dropout: Share
     """Share of the shown steps that is hidden from the decoder in training."""
     reverse: bool
     """Whether the decoder writes the last step first."""

@@ -13,6 +13,7 @@ from torch import nn
 
 from aelab.nets.base import Encoder, Net, activation, halvings, layer
 from aelab.nets.resnet import Block
+from aelab.ranges import Count
 
 
 @dataclass(frozen=True)
@@ -24,10 +25,10 @@ class Spatial(Net):
 
     ranks: ClassVar[tuple[int, ...]] = (1, 2, 3)
 
-    shape: tuple[int, ...]
-    channels: Sequence[int]
-    blocks: int
-    groups: int
+    shape: tuple[Count, ...]
+    channels: Sequence[Count]
+    blocks: Count
+    groups: Count
     activation: str
 
     def __post_init__(self) -> None:

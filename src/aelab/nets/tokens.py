@@ -6,6 +6,7 @@ from typing import ClassVar
 from torch import Tensor, nn
 
 from aelab.nets.base import Net
+from aelab.ranges import Count, Whole
 from aelab.tokens import PADDING
 
 
@@ -29,9 +30,9 @@ class Tokens(Net):
     ranks: ClassVar[tuple[int, ...]] = (1,)
     domains: ClassVar[tuple[str, ...]] = ("tokens",)
 
-    shape: tuple[int, ...]
-    vocabulary: int
-    dim: int
+    shape: tuple[Count, ...]
+    vocabulary: Whole
+    dim: Count
     inner: Net
 
     @property

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from aelab.errors import Unsupported
 from aelab.nets.base import Net, joined
+from aelab.ranges import Count
 
 EPSILON = 1e-6  # added to variances of patches, as by He et al.
 
@@ -179,11 +180,11 @@ class Transformer(Net):
 
     ranks: ClassVar[tuple[int, ...]] = (1, 2, 3)
 
-    shape: tuple[int, ...]
-    patch_size: int
-    dim: int
-    depth: int
-    heads: int
+    shape: tuple[Count, ...]
+    patch_size: Count
+    dim: Count
+    depth: Count
+    heads: Count
 
     def __post_init__(self) -> None:
         if self.dim % self.heads:

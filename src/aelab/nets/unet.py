@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from aelab.errors import UserError
 from aelab.nets.base import Net, activation, halvings, joined, layer
 from aelab.nets.resnet import normed
+from aelab.ranges import Count
 
 
 class Block(nn.Module):
@@ -140,16 +141,16 @@ class UNet(Net):
 
     ranks: ClassVar[tuple[int, ...]] = (1, 2, 3)
 
-    shape: tuple[int, ...]
-    channels: Sequence[int]
-    blocks: int
-    groups: int
+    shape: tuple[Count, ...]
+    channels: Sequence[Count]
+    blocks: Count
+    groups: Count
     activation: str
     attention: bool
 
     def __post_init__(self) -> None:
-        if not self.channels or self.blocks < 1:
-            raise ValueError("net=unet needs at least one of net.channels, and net.blocks of at least 1")
+        if not self.channels:
+            raise ValueError("net=unet needs at least one of net.channels")
         activation(self.activation)
 
     def encoder(self, out_dim: int, extra: int = 0) -> nn.Module:
