@@ -37,7 +37,9 @@ def main(words: list[str]) -> None:
     words = words if any(word.startswith("model=") for word in words) else ["model=ae", *words]
 
     from aelab.composition.compose import compose
+    from aelab.composition.words import for_hydra
 
+    words = for_hydra("train", words)
     config, _ = compose("train", words)
     if "latent_dim" not in config.model:
         raise UserError("ae doctor chooses model.latent_dim, which this model has not: type model=ae, or vae")

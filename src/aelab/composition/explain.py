@@ -39,7 +39,7 @@ def explain(error: Exception, verb: str, words: list[str]) -> str | None:
             key = found[1].lstrip("+~")
             if (configs() / key).is_dir():
                 return f"{key} is a group of which entries are added: type +{key}@PLACE=NAME (see `ae {verb} --help`)"
-            hint = did_you_mean(key, _known_keys(verb, [w for w in words if key not in w]))
+            hint = _near_key(key, _known_keys(verb, [w for w in words if key not in w]))
             return f"no key '{key}'{hint} (+{key}=… adds a new one; `ae {verb} --help` shows what there is)"
         case MissingMandatoryValue():
             key = error.full_key
@@ -59,6 +59,17 @@ def explain(error: Exception, verb: str, words: list[str]) -> str | None:
     if type(error).__name__ == "MisconfigurationException":  # of Lightning, which is not imported for its name
         return text
     return None
+
+
+def _near_key(key: str, known: list[str]) -> str:
+    """As `did_you_mean`, and finds a key without its group: `lr` is `optimizer.lr`, `epochs` `trainer.max_epochs`."""
+    last = {name.rpartition(".")[2]: name for name in sorted(known, key=len, reverse=True)}
+    if "." not in key and key in last:
+        return f", did you mean '{last[key]}'?"
+    if hint := did_you_mean(key, known):
+        return hint
+    near = re.search("'(.*)'", did_you_mean(key, last))
+    return f", did you mean '{last[near[1]]}'?" if near else ""
 
 
 def _known_keys(verb: str, words: list[str]) -> list[str]:

@@ -80,7 +80,7 @@ def _misfit(value: Any, kind: Any) -> str:
     """Say what was expected: `is none of ema, loss`, or `is a word, and a whole number belongs there`."""
     parts = [part for kind in _alternatives(kind) for part in (kind, *get_args(kind))]
     words = [one for part in parts if get_origin(part) is Literal for one in get_args(part)]
-    if words and isinstance(value, str):
+    if isinstance(value, str) and any(isinstance(one, str) for one in words):
         return f"is none of {', '.join(map(str, words))}"
     if words and isinstance(value, list | tuple) and (unknown := [one for one in value if one not in words]):
         return f"holds {show(unknown[0])}, which is none of {', '.join(map(str, words))}"
