@@ -74,7 +74,7 @@ def main() -> None:
 def papers() -> Iterator[tuple[str, dict[str, Any]]]:
     """Yield every experiment of a paper, and what docs/papers says of it."""
     for path in sorted(PAPERS.glob("*.yaml")):
-        yield path.stem, yaml.safe_load(path.read_text())
+        yield path.stem, yaml.safe_load(path.read_text(encoding="utf-8"))
 
 
 def settings(experiment: str, overrides: list[str]) -> str:
@@ -83,7 +83,7 @@ def settings(experiment: str, overrides: list[str]) -> str:
     It is recorded with the numbers of the row. A test fails if the digest has changed since, because the row must then
     be run again.
     """
-    said = yaml.safe_load((configs() / "experiment" / f"{experiment}.yaml").read_text())
+    said = yaml.safe_load((configs() / "experiment" / f"{experiment}.yaml").read_text(encoding="utf-8"))
     return hashlib.sha256(json.dumps([said, overrides], sort_keys=True).encode()).hexdigest()[:8]
 
 
@@ -138,7 +138,7 @@ def minutes(manifests: list[dict[str, Any]]) -> str:
 
 
 def recorded() -> dict[str, dict[str, Any]]:
-    return json.loads(RECORD.read_text()) if RECORD.exists() else {}
+    return json.loads(RECORD.read_text(encoding="utf-8")) if RECORD.exists() else {}
 
 
 def write_tables() -> None:
@@ -172,7 +172,12 @@ def write_tables() -> None:
     text = "\n".join([head, table, f"## Protocols\n\n{protocols}\n", *wide])
     write_text(ROOT / "docs" / "reproduction.md", text)
     readme, (begin, end) = ROOT / "README.md", ("<!-- reproduction -->\n", "<!-- /reproduction -->")
-    new = re.sub(f"{begin}.*{end}", lambda _: f"{begin}\n{markdown(short)}\n{end}", readme.read_text(), flags=re.DOTALL)
+    new = re.sub(
+        f"{begin}.*{end}",
+        lambda _: f"{begin}\n{markdown(short)}\n{end}",
+        readme.read_text(encoding="utf-8"),
+        flags=re.DOTALL,
+    )
     write_text(readme, new)
 
 

@@ -47,7 +47,7 @@ def names(group: str) -> list[str]:
 
 def of_source(name: str) -> list[str]:
     """Return the words that choose a source of data, with a root and a shape if it would read them from a file."""
-    text = (configs() / "data" / f"{name}.yaml").read_text()
+    text = (configs() / "data" / f"{name}.yaml").read_text(encoding="utf-8")
     root = [f"data.root={name}"] if "root: null" in text else []
     return [f"data={name}", *root, *(["data.shape=[1,8,8]"] if "shape_of" in text else [])]
 

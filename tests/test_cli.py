@@ -66,7 +66,7 @@ def test_the_log_begins_with_what_a_model_chose(run_ae, tmp_path):
     assert run_ae("train", "model=dae", "trainer.max_epochs=1", "logger=[]", "~callbacks.pictures", "name=d")[0] == 0
     assert run_ae.said.startswith("noise   masking, chosen by model=dae\n")
     (folder,) = (tmp_path / "logs" / "d").iterdir()
-    assert "noise   masking, chosen by model=dae" in (folder / "train.log").read_text().splitlines()[0]
+    assert "noise   masking, chosen by model=dae" in (folder / "train.log").read_text(encoding="utf-8").splitlines()[0]
 
 
 def test_a_verb_explains_itself():
@@ -160,18 +160,18 @@ def test_logs_that_cannot_be_written(run_ae, tmp_path):
     code, line = run_ae("train")
     assert code == 1
     assert "logs/vae_digits" in line
-    assert (tmp_path / "logs").read_text() == "in the way"
+    assert (tmp_path / "logs").read_text(encoding="utf-8") == "in the way"
 
 
 def test_train_then_everything_else_from_the_command_line(run_ae, tmp_path, capsys):
     assert run_ae("train", "model=ae", "trainer.max_epochs=1", "name='a=b,c'") == (0, "")
     (folder,) = (tmp_path / "logs" / "a=b,c").iterdir()
     capsys.readouterr()
-    trained = json.loads((folder / "metrics.json").read_text())
+    trained = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
     code, said = run_ae("evaluate", f"run={folder}", "metrics=[reconstruction,code]", "splits=[test]")
     assert (code, said.strip()) == (0, "")
 
-    evaluated = json.loads((folder / "metrics.json").read_text())
+    evaluated = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
     assert evaluated.items() >= trained.items()
     assert "code/jacobian" in evaluated
     assert run_ae("visualize", f"run={folder}", "figures=[filters]")[0] == 0

@@ -203,6 +203,6 @@ def test_own_defaults_are_optional_and_ignored_by_git(run_ae, tmp_path):
     words = ("--config-dir", str(tmp_path / "mine"), "~callbacks.pictures", "logger=[]")
     assert run_ae("train", *words)[0] == 0
     (folder,) = (tmp_path / "logs" / "mine").iterdir()
-    assert "epoch 1/1" in (folder / "train.log").read_text()
-    ignored = (configs().parent / ".gitignore").read_text().split()
+    assert "epoch 1/1" in (folder / "train.log").read_text(encoding="utf-8")
+    ignored = (configs().parent / ".gitignore").read_text(encoding="utf-8").split()
     assert "/configs/local/" in ignored

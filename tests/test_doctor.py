@@ -78,7 +78,7 @@ def test_it_finds_the_rank_of_data_and_goes_on_where_it_was(run_ae, tmp_path):
     (folder,) = (tmp_path / "logs").glob("doctor_*")
     before = {path: path.stat().st_mtime_ns for path in folder.glob("*/checkpoints/*")}
     assert len({path.parts[-3] for path in before}) == 3
-    assert json.loads((folder / "doctor.json").read_text())["lengths"] == [1, 3, 6]
+    assert json.loads((folder / "doctor.json").read_text(encoding="utf-8"))["lengths"] == [1, 3, 6]
     code, _ = run_ae(*line)
     assert code == 0
     assert "model.latent_dim=3" in run_ae.said

@@ -23,7 +23,9 @@ PAPERS = names("experiment")
 
 
 def paper(experiment: str) -> dict:
-    return yaml.safe_load((Path(__file__).parents[1] / "docs" / "papers" / f"{experiment}.yaml").read_text())
+    return yaml.safe_load(
+        (Path(__file__).parents[1] / "docs" / "papers" / f"{experiment}.yaml").read_text(encoding="utf-8")
+    )
 
 
 ROWS = [(name, row) for name in PAPERS for row in paper(name)["rows"]]
@@ -46,7 +48,7 @@ def reproduce(monkeypatch, tmp_path):
 
 @pytest.mark.parametrize("name", names("experiment"))
 def test_a_config_is_short(name):
-    assert len((configs() / "experiment" / f"{name}.yaml").read_text().splitlines()) < 60
+    assert len((configs() / "experiment" / f"{name}.yaml").read_text(encoding="utf-8").splitlines()) < 60
 
 
 @pytest.mark.parametrize("name", PAPERS)
@@ -140,15 +142,15 @@ def test_a_row_is_run_once_and_the_tables_are_made_from_it(reproduce, monkeypatc
     assert "data.root" in capfd.readouterr().out
     sweep = Sweep("logs/reproduction/mnist_vae_static/good")
     values = [-Run(sweep.folder / job).metrics["test/loss"] for job in sweep.jobs]
-    record = json.loads(reproduce.RECORD.read_text())["mnist_vae_static"]["good"]
+    record = json.loads(reproduce.RECORD.read_text(encoding="utf-8"))["mnist_vae_static"]["good"]
     assert [-value for value in record["numbers"]["test/loss"]] == values
-    text = (reproduce.ROOT / "docs/reproduction.md").read_text()
+    text = (reproduce.ROOT / "docs/reproduction.md").read_text(encoding="utf-8")
     assert f"| bound, nats | 20.5 | {sum(values) / 2:.1f} ± " in text
     assert "| 0, 1 |" in text
-    text = (reproduce.ROOT / "README.md").read_text()
+    text = (reproduce.ROOT / "README.md").read_text(encoding="utf-8")
     assert f"| `mnist_vae_static` | the bound | 20.5 | {sum(values) / 2:.1f} ± " in text
-    assert (reproduce.ROOT / "README.md").read_text().startswith("before\n")
-    assert (reproduce.ROOT / "README.md").read_text().endswith("after\n")
+    assert (reproduce.ROOT / "README.md").read_text(encoding="utf-8").startswith("before\n")
+    assert (reproduce.ROOT / "README.md").read_text(encoding="utf-8").endswith("after\n")
 
 
 def test_the_tables_of_this_repository_are_those_that_the_script_makes(reproduce):
@@ -158,11 +160,11 @@ def test_the_tables_of_this_repository_are_those_that_the_script_makes(reproduce
         shutil.copy(here / file, reproduce.ROOT / file)
     reproduce.write_tables()
     for file in ("README.md", "docs/reproduction.md"):
-        assert (reproduce.ROOT / file).read_text() == (here / file).read_text()
+        assert (reproduce.ROOT / file).read_text(encoding="utf-8") == (here / file).read_text(encoding="utf-8")
 
 
 def test_no_experiment_was_changed_since_its_rows_were_run(reproduce):
-    record = json.loads((Path(__file__).parents[1] / "docs" / "reproduction.json").read_text())
+    record = json.loads((Path(__file__).parents[1] / "docs" / "reproduction.json").read_text(encoding="utf-8"))
     stale = []
     for row, entry in (pair for rows in record.values() for pair in rows.items()):
         experiment = entry["experiment"]

@@ -33,9 +33,9 @@ def page(own_run):
 
 def test_a_page_of_another_checkpoint_lies_beside(own_run):
     page = explore(own_run)
-    content = page.read_text()
+    content = page.read_text(encoding="utf-8")
     other = explore(own_run, checkpoint="last")
-    assert page.read_text() == content
+    assert page.read_text(encoding="utf-8") == content
     assert other.parent.parent == own_run.folder / "figures"
 
 
@@ -85,7 +85,7 @@ def test_the_page_decodes_as_the_model_does(page, own_run):
 
 
 def test_what_the_page_holds(own_run):
-    text = explore(own_run, units=[0, 3]).read_text()
+    text = explore(own_run, units=[0, 3]).read_text(encoding="utf-8")
     assert "{{" not in text
     assert "units 0 and 3" in text
     assert "test/loss" in text
@@ -103,4 +103,4 @@ def test_what_has_no_plane(override, tmp_path):
 
 def test_a_conditional_model_has_a_plane_a_class(tmp_path):
     run = trained(tmp_path / "run", "trainer.max_epochs=1", "model=cvae")
-    assert "principal axes 1 and 2, class 9" in explore(run).read_text()
+    assert "principal axes 1 and 2, class 9" in explore(run).read_text(encoding="utf-8")

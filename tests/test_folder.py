@@ -287,7 +287,7 @@ def test_numbers_of_other_data_or_another_checkpoint_go_beside(run_of, tmp_path,
     assert "new classes cow" in caplog.text
     assert run.metrics == before
     (other,) = (run.folder / "evaluations").iterdir()
-    content = json.loads(other.read_text())
+    content = json.loads(other.read_text(encoding="utf-8"))
     assert content["checkpoint"] == "best"
     assert content["metrics"]["test/images"] > before["test/images"]
     evaluate(run, root=str(fill(tmp_path / "other", "cat", n=30)))
@@ -306,7 +306,7 @@ def test_numbers_of_a_group_with_other_settings_go_beside(own_run):
     other = anomalies("[1,2]")
     assert own_run.metrics == before
     (path,) = (own_run.folder / "evaluations").iterdir()
-    content = json.loads(path.read_text())
+    content = json.loads(path.read_text(encoding="utf-8"))
     assert "[1, 2]" in content["settings"]
     assert content["metrics"]["anomaly/auroc/error"] == other["anomaly/auroc/error"]
     anomalies("[0]")

@@ -83,7 +83,7 @@ VERSIONS = [
 
 @pytest.mark.parametrize("path", VERSIONS)
 def test_every_part_of_every_version_can_be_built(path):
-    then = json.loads(path.read_text())
+    then = json.loads(path.read_text(encoding="utf-8"))
     root = frozen.migrated({**then.pop("root"), "version": int(path.stem)})
     now = set(recorded()["root"])
     difference = sorted((set(root) ^ now) - {"short_epochs"})
@@ -102,7 +102,7 @@ def test_every_part_of_every_version_can_be_built(path):
 def test_the_keys_of_this_version_are_recorded():
     """A new class must be recorded. A key that was added or removed needs a change in runs/frozen.py."""
     path = GOLDEN / "targets" / f"{frozen.VERSION}.json"
-    then, now = json.loads(path.read_text()), recorded()
+    then, now = json.loads(path.read_text(encoding="utf-8")), recorded()
     for target, keys in then.items():
         assert target in now, SAY.format(what=f"{target} is gone", version=frozen.VERSION)
         changed = sorted(set(keys) ^ set(now[target]))
@@ -153,7 +153,7 @@ def test_ae_evaluate_prints_the_stored_numbers(golden):
 def words_of(path: Path) -> list[str]:
     import shlex
 
-    return shlex.split(json.loads(path.read_text())["command"])[1:]
+    return shlex.split(json.loads(path.read_text(encoding="utf-8"))["command"])[1:]
 
 
 def test_their_own_lines_typed_again_train_nothing(golden):
@@ -188,17 +188,17 @@ def test_an_old_run_that_was_cut_goes_on(golden):
 
     It completes with the numbers that the whole run of that version gave.
     """
-    whole = json.loads((GOLDEN / "cut_whole.json").read_text())
+    whole = json.loads((GOLDEN / "cut_whole.json").read_text(encoding="utf-8"))
     run = Run("logs/cut")
     complete(run)
-    assert "resumes after 10 steps" in (run.folder / "train.log").read_text()
+    assert "resumes after 10 steps" in (run.folder / "train.log").read_text(encoding="utf-8")
     assert run.metrics == pytest.approx(whole, rel=1e-4)
 
 
-@pytest.mark.parametrize("name", json.loads((GOLDEN / "numbers.json").read_text()))
+@pytest.mark.parametrize("name", json.loads((GOLDEN / "numbers.json").read_text(encoding="utf-8")))
 def test_every_model_learns_as_it_did(name, tmp_path):
     """Over three training steps, the loss terms of each model are those of version 0."""
-    then = json.loads((GOLDEN / "numbers.json").read_text())[name]
+    then = json.loads((GOLDEN / "numbers.json").read_text(encoding="utf-8"))[name]
     more = ["model.emphasis=changed"] if name == "dae" else []
     words = [f"model={name}", *more, "trainer.max_epochs=2", "trainer.max_steps=3", "logger=[]", "~callbacks.pictures"]
     probe = Probe()
@@ -210,10 +210,10 @@ def test_every_model_learns_as_it_did(name, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", json.loads((GOLDEN / "numbers.json").read_text()))
+@pytest.mark.parametrize("name", json.loads((GOLDEN / "numbers.json").read_text(encoding="utf-8")))
 def test_every_model_ends_as_it_did(name, tmp_path):
     """Two epochs of every model give the test numbers that version 0 gave."""
-    then = json.loads((GOLDEN / "numbers.json").read_text())[name]["test"]
+    then = json.loads((GOLDEN / "numbers.json").read_text(encoding="utf-8"))[name]["test"]
     more = ["model.emphasis=changed"] if name == "dae" else []
     run = trained(tmp_path / "run", f"model={name}", *more, "trainer.max_epochs=2", "logger=[csv]")
     same = {key: run.metrics[key] for key in then if not key.endswith(("active_units", "dead_units", "used_entries"))}
@@ -273,7 +273,7 @@ def test_the_shape_of_a_code_follows_from_an_old_config(model):
 if __name__ == "__main__":
     path = GOLDEN / "targets" / f"{frozen.VERSION}.json"
     now = recorded()
-    then = json.loads(path.read_text()) if path.exists() else {}
+    then = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
     if changed := [target for target, keys in then.items() if set(keys) != set(now.get(target, {}))]:
         sys.exit(SAY.format(what=f"The keys of {', '.join(changed)} changed", version=frozen.VERSION))
     path.write_text(json.dumps(now, indent=1) + "\n")

@@ -110,7 +110,9 @@ def test_free_bits_are_free_for_each_level():
 def test_a_level_that_dies_is_named_and_drawn(tmp_path):
     words = ["data=digits", "net.hidden_dims=[32]", "logger=[]", "metrics=[likelihood]", "metrics.likelihood.k=[5]"]
     run = trained(tmp_path / "run", *MODELS["bottom_up"], *words, "trainer.max_epochs=5", "data.batch_size=32")
-    assert (run.folder / "train.log").read_text().count("the lowest first, 2, 3 died: their KL is below 0.1") == 1
+    assert (run.folder / "train.log").read_text(encoding="utf-8").count(
+        "the lowest first, 2, 3 died: their KL is below 0.1"
+    ) == 1
     assert (run.folder / "figures" / "kl_per_level.png").is_file()
     assert run.metrics["likelihood/log_p_5"] >= run.metrics["likelihood/elbo"]
     built = build.trained(run)

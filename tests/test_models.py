@@ -272,7 +272,7 @@ def test_a_new_variant_is_tested_without_editing_a_test(tmp_path):
             "        e = self.error(self.encode(batch.seen), batch).mean()\n"
             f"        return {{'loss': {returned}, 'reconstruction': e}}\n"
         )
-        yaml = (root / "configs/model/ae.yaml").read_text().replace("ae.AE", f"{name}.Toy")
+        yaml = (root / "configs/model/ae.yaml").read_text(encoding="utf-8").replace("ae.AE", f"{name}.Toy")
         (tmp_path / f"configs/model/{name}.yaml").write_text(yaml)
     outcomes = {}
     for name in ("toy", "broken"):

@@ -379,7 +379,7 @@ def test_an_ill_code_is_warned_about_once(tmp_path):
         ("vqvae", ("model.codebook_size=2000", "model.revive_after=0"), "the codebook died"),
     ):
         run = trained(tmp_path / name, f"model={name}", "trainer.max_epochs=4", "logger=[]", *overrides)
-        text = (run.folder / "train.log").read_text()
+        text = (run.folder / "train.log").read_text(encoding="utf-8")
         assert text.count(words) == 1, name
 
 

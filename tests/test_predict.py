@@ -104,7 +104,7 @@ def test_what_was_cut_goes_on_and_new_files_are_added(run_ae, moved, new, tmp_pa
         return score(model, batch, domain)
 
     run = shutil.copytree(moved, tmp_path / "copy")
-    config = (run / "config.yaml").read_text().replace("eval_batch_size: 500", "eval_batch_size: 10")
+    config = (run / "config.yaml").read_text(encoding="utf-8").replace("eval_batch_size: 500", "eval_batch_size: 10")
     (run / "config.yaml").write_text(config)
     line = ("predict", f"run={run}", f"data.root={new}", "output=out")
     monkeypatch.setattr(prediction, "score", counted)
@@ -207,7 +207,7 @@ def test_what_is_exported_gives_the_same(model, format, tmp_path):
     fit(run)
     run.update_manifest(dataset={"classes": [str(i) for i in range(10)]})
     folder, trained_model = export(run, format), load(run.folder)
-    about = json.loads((folder / "export.json").read_text())
+    about = json.loads((folder / "export.json").read_text(encoding="utf-8"))
     batch = (torch.rand(5, 1, 8, 8), *([torch.arange(5)] if "y" in about["encode"] else []))
     with torch.no_grad():
         z = trained_model.encode(*batch)

@@ -161,7 +161,7 @@ def test_as_many_digits_as_are_known(mean, interval, expected):
 def test_the_page_stands_alone(runs, capsys):
     command.main([str(runs), "--format", "html", "--output", str(runs / "r.html")])
     assert "1 runs are not done, and left out" in capsys.readouterr().err
-    text = (runs / "r.html").read_text()
+    text = (runs / "r.html").read_text(encoding="utf-8")
     assert "{{" not in text
     assert not re.search(r'(src|href)="http', text)
     assert text.count("<svg") == 2
@@ -180,7 +180,9 @@ def test_a_rerun_gives_the_same_numbers_and_says_what_differs(tmp_path, capsys):
     new = rerun(run)
     assert new.folder.parent == tmp_path / "name_rerun"
     assert new.metrics == run.metrics
-    assert (new.folder / "config.yaml").read_text() == (run.folder / "config.yaml").read_text()
+    assert (new.folder / "config.yaml").read_text(encoding="utf-8") == (run.folder / "config.yaml").read_text(
+        encoding="utf-8"
+    )
 
     other = Run(shutil.copytree(run.folder, tmp_path / "other/run"))
     other.update_manifest(versions={**other.manifest["versions"], "torch": "1.0"}, commit="0" * 40, data="another")

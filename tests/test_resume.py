@@ -166,7 +166,7 @@ def test_a_torn_checkpoint_falls_back_to_the_one_before(torn, whole, tmp_path):
         path.write_bytes(path.read_bytes()[:1000])
     complete(run)
     assert_same(run, whole)
-    said = (run.folder / "train.log").read_text()
+    said = (run.folder / "train.log").read_text(encoding="utf-8")
     assert all(f"{which}.ckpt is broken" in said for which in torn)
     assert ("resumes after 14 steps" in said) == (torn == ["last"])
 
@@ -188,7 +188,7 @@ def test_a_moved_folder_and_a_strangers_paths(whole, tmp_path):
     moved = Run(shutil.move(run.folder, tmp_path / "moved"))
     complete(moved)
     assert_same(moved, whole)
-    assert victim.read_text() == "not yours"
+    assert victim.read_text(encoding="utf-8") == "not yours"
 
 
 @pytest.mark.parametrize(
@@ -320,8 +320,8 @@ def test_a_signal_ends_the_run_and_resume_goes_on(number, code, tmp_path):
     refused = subprocess.run([*words, f"resume={folder}", "seed=1"], check=False, capture_output=True, text=True)
     assert refused.returncode == 1
     assert "seed=1 is for a new one" in refused.stderr
-    assert json.loads((folder / "manifest.json").read_text())["status"] == "done"
+    assert json.loads((folder / "manifest.json").read_text(encoding="utf-8"))["status"] == "done"
 
 
 def _text(path: Path) -> str:
-    return path.read_text() if path.exists() else ""
+    return path.read_text(encoding="utf-8") if path.exists() else ""

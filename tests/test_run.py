@@ -40,7 +40,7 @@ def test_a_run_leaves_what_was_promised(vae_run):
     assert {"command", "commit", "dirty", "versions", "data", "started", "ended"} <= set(manifest)
     assert manifest["choices"]["model"] == "vae"
     assert vae_run.metrics["test/images"] == 360
-    assert "epoch 2/2" in (vae_run.folder / "train.log").read_text()
+    assert "epoch 2/2" in (vae_run.folder / "train.log").read_text(encoding="utf-8")
 
 
 def test_a_run_keeps_how_its_code_differed_from_the_commit(tmp_path, monkeypatch):
@@ -68,7 +68,7 @@ def test_a_run_keeps_how_its_code_differed_from_the_commit(tmp_path, monkeypatch
     assert (clean.manifest["dirty"], dirty.manifest["dirty"]) == (False, True)
     assert not (unknown.folder / "code.diff").exists()
     assert not (clean.folder / "code.diff").exists()
-    assert "-a = 1\n+a = 2" in (dirty.folder / "code.diff").read_text()
+    assert "-a = 1\n+a = 2" in (dirty.folder / "code.diff").read_text(encoding="utf-8")
 
 
 def test_tensorboard_has_scalars_images_and_hyperparameters(vae_run):
@@ -93,7 +93,7 @@ def test_evaluation_gives_the_same_numbers_also_after_a_move(vae_run, tmp_path):
 
 
 def test_the_frozen_config_is_plain_and_knows_no_place(vae_run):
-    text = (vae_run.folder / "config.yaml").read_text()
+    text = (vae_run.folder / "config.yaml").read_text(encoding="utf-8")
     assert str(vae_run.folder) not in text
     frozen = OmegaConf.to_container(OmegaConf.load(vae_run.folder / "config.yaml"), resolve=False)
     assert frozen["callbacks"]["checkpoint"]["dirpath"] == "${folder}/checkpoints"
@@ -160,7 +160,7 @@ def test_metrics_are_added_and_never_half_written(vae_run, tmp_path):
     assert run.metrics == vae_run.metrics | {"test/extra": 1.5}
     with pytest.raises(TypeError):
         run.add_metrics({"test/broken": object()})
-    assert json.loads((run.folder / "metrics.json").read_text())["test/extra"] == 1.5
+    assert json.loads((run.folder / "metrics.json").read_text(encoding="utf-8"))["test/extra"] == 1.5
     assert not list(run.folder.glob("*.tmp"))
 
 

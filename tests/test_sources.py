@@ -333,7 +333,7 @@ def test_texts_are_predicted(run_ae, tmp_path):
     (tmp_path / "new.txt").write_text("one line\nanother line\n")
     code, said = run_ae("predict", f"run={run.folder}", f"data.root={tmp_path}/new.txt", "output=out")
     assert code == 0, said
-    assert len((tmp_path / "out/reconstructions.txt").read_text().splitlines()) == 2
+    assert len((tmp_path / "out/reconstructions.txt").read_text(encoding="utf-8").splitlines()) == 2
     assert np.load(tmp_path / "out/codes.npz")["codes"].shape == (2, 2)
 
 

@@ -125,7 +125,7 @@ def test_stages_stand_on_each_other_and_complete(tmp_path, monkeypatch):
     torch.testing.assert_close(head.features(x), z)
     torch.testing.assert_close(head(x), head.head(z))
     assert not torch.equal(whole.features(x), z)
-    numbers = json.loads((moved / "metrics.json").read_text())
+    numbers = json.loads((moved / "metrics.json").read_text(encoding="utf-8"))
     assert numbers["whole/test/error"] == Run(moved / "whole").metrics["test/error"]
     assert numbers["whole/test/loss"] < numbers["head/test/loss"]
     assert len(Report([moved], ["whole/test/error"], None).settings) == 1, "a stage must not count as a run of its own"

@@ -218,7 +218,7 @@ def test_clipping_and_accumulation_are_the_trainers(tmp_path):
 def test_early_stopping(tmp_path):
     more = ("callbacks=[early_stopping]", "callbacks.early_stopping.patience=2", "optimizer.lr=0.0")
     run = trained(tmp_path / "run", *more)
-    log = (run.folder / "train.log").read_text()
+    log = (run.folder / "train.log").read_text(encoding="utf-8")
     assert "epoch 3/" in log
     assert "epoch 4/" not in log
 
@@ -283,8 +283,8 @@ def test_overfitting_repeats_the_same_batches(tmp_path):
 
 def test_a_profile_is_written_and_named(tmp_path):
     run = trained(tmp_path / "run", "debug=profile", "~callbacks.pictures")
-    assert "run_training_batch" in (run.folder / "fit-profile.txt").read_text()
-    assert "fit-profile.txt" in (run.folder / "train.log").read_text()
+    assert "run_training_batch" in (run.folder / "fit-profile.txt").read_text(encoding="utf-8")
+    assert "fit-profile.txt" in (run.folder / "train.log").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("preset", ["fast", "nan"])
@@ -321,7 +321,7 @@ def test_two_processes_are_one(tmp_path, callbacks):
     one, two = (trained(tmp_path / kind, *overrides, f"trainer={kind}") for kind in ("cpu", "ddp_cpu"))
 
     def curve(run):
-        lines = (run.folder / "metrics.csv").read_text().splitlines()
+        lines = (run.folder / "metrics.csv").read_text(encoding="utf-8").splitlines()
         keys = lines[0].split(",")
         rows = [dict(zip(keys, line.split(","), strict=True)) for line in lines[1:]]
         return [float(row[key]) for key in ("train/loss", "val/loss") for row in rows if row.get(key)]

@@ -53,7 +53,7 @@ def test_pictures_are_files_and_in_tensorboard(own_run, monkeypatch):
     assert (own_run.folder / "tensorboard" / "projector_config.pbtxt").exists()
     assert list((own_run.folder / "tensorboard").rglob("sprite.png"))
     (codes,) = (own_run.folder / "tensorboard").rglob("tensors.tsv")
-    assert len(codes.read_text().splitlines()) == 100
+    assert len(codes.read_text(encoding="utf-8").splitlines()) == 100
 
 
 def test_only_what_was_asked_for(own_run):

@@ -1,6 +1,7 @@
 """The command `ae`: a verb, then words. Nothing heavy is imported before it is needed."""
 
 import importlib
+import locale
 import os
 import signal
 import sys
@@ -56,6 +57,10 @@ VERBS = {  # each is a module of `aelab.commands`; True if Hydra composes its co
 
 def main() -> None:
     """Run the verb on the command line."""
+    if locale.getencoding().lower() not in ("utf-8", "utf8") and not sys.flags.utf8_mode:
+        # Words, names of files, logs and what libraries write are UTF-8 in any locale, and in child processes too.
+        os.environ["PYTHONUTF8"] = "1"
+        os.execv(sys.executable, [sys.executable, "-m", "aelab", *sys.argv[1:]])
     verb, *words = sys.argv[1:] or ["help"]
     if verb in ("-h", "--help", "help"):
         print(HELP, end="")

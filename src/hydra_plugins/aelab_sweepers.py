@@ -4,26 +4,37 @@ They skip jobs that are done, and go on with jobs that were cut. `Grid` also ret
 They lie in this package because Hydra looks for plugins nowhere else. `aelab.runs.sweep` says what a sweep is.
 """
 
-from collections.abc import Sequence
-from contextlib import redirect_stderr
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, redirect_stderr
 from io import StringIO
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from hydra.core.config_store import ConfigStore
+from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.core.utils import JobReturn
 from hydra.plugins.launcher import Launcher
 from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
-from omegaconf import DictConfig
+from omegaconf import DictConfig, open_dict
 
+from aelab.composition import values
 from aelab.composition.explain import explain
-from aelab.errors import UserError
+from aelab.errors import UserError, require
+from aelab.ranges import Count, Whole
 from aelab.runs.frozen import word_today
-from aelab.runs.sweep import Sweep, job_name
+from aelab.runs.log import start_console
+from aelab.runs.sweep import Sweep, job_name, settings
 
+KEYS: dict[str, Any] = {
+    "n_trials": Count,
+    "n_jobs": Count,
+    "directions": list[Literal["minimize", "maximize"]],
+    "sampler": Literal["tpe", "random", "grid", "nsga2"],
+    "seed": Whole,
+}
 Outcome = float | list[float] | str  # the score or scores of a job, or the reason why it failed
 
 # `Grid` takes the place of Hydra's own `basic`. A config that overrode the sweeper in the primary defaults list instead
@@ -53,11 +64,55 @@ class Completing(Sweeper):
         words = [*(f"{key}={value}" for key, value in self.params.items()), *arguments]
         return OverridesParser.create(config_loader=self.hydra_context.config_loader).parse_overrides(words)
 
+    @contextmanager
+    def composed(self, job: Sequence[str]) -> Iterator[DictConfig]:
+        """Give the config of a job as its own process composes it."""
+        assert self.config is not None
+        running = HydraConfig.instance().cfg
+        config = self.hydra_context.config_loader.load_sweep_config(self.config, list(job))
+        HydraConfig.instance().set_config(config)
+        try:
+            with open_dict(config):
+                del config["hydra"]
+            config.folder = str(self.folder)
+            yield config
+        finally:
+            HydraConfig.instance().cfg = running
+
+    def check(self, jobs: Sequence[Sequence[str]]) -> None:
+        """Raise UserError for what is wrong with the line, before anything is written.
+
+        Every job is composed, so that a misspelt key stops the sweep. A job with a wrong value stops no other, but the
+        sweep stops if each has one. One job says whether they will have their score.
+        """
+        self.validate_batch_is_legal(jobs)
+        if self.verb != "train" or not jobs:
+            return
+        from aelab.composition.instantiate import check
+
+        wrong: list[UserError] = []
+        for job in jobs:
+            with self.composed(job) as config:
+                try:
+                    check(config, config.trust)
+                except UserError as error:
+                    wrong.append(error)
+                    continue
+                if config.score != "val/loss":  # torch takes seconds
+                    from aelab.composition import build
+                    from aelab.training import scores
+
+                    start_console(None)
+                    data = build.data(config)
+                    data.setup()
+                    scores.check(config, data)
+                return
+        raise wrong[0]
+
     def launch(self, jobs: Sequence[Sequence[str]], first: int = 0) -> list[Outcome]:
         """Run the jobs. Return for each one its score or scores, or a line that says why it failed."""
         if not jobs:
             return []
-        self.validate_batch_is_legal(jobs)  # a misspelt key stops a sweep before it begins
         returns = self.launcher.launch(jobs, initial_job_idx=first)
         return [self.outcome(result, job) for result, job in zip(returns, jobs, strict=True)]
 
@@ -85,6 +140,7 @@ class Grid(Completing):
         from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 
         (jobs,) = BasicSweeper.split_arguments(self.parse(arguments), None)
+        self.check(jobs)
         sweep = Sweep.plan(self.folder, jobs)
         left = [job for job in jobs if sweep.manifest(sweep.name_of(job))["status"] != "done"]
         print(f"sweep   {self.folder}: {len(jobs)} jobs, {len(jobs) - len(left)} done", flush=True)
@@ -117,10 +173,12 @@ class Search(Completing):
         self.sampler, self.seed = sampler, seed
 
     def sweep(self, arguments: list[str]) -> Any:
+        require("optuna", "hydra/sweeper=optuna")
         from optuna.trial import TrialState
 
         fixed, space = self.space(arguments)
-        study = self.study()
+        self.check_line(fixed, space)
+        study = self.study(fixed, {name: str(of) for name, of in space.items()})
         ended = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
         for trial in study.get_trials(states=(TrialState.RUNNING,)):
             if "job" not in trial.user_attrs:  # the sweep was killed while it drew the values
@@ -139,6 +197,9 @@ class Search(Completing):
                 self.tell(study, trial.number, outcome)
         finished = study.get_trials(states=(TrialState.COMPLETE,))
         print(f"study   {self.folder}: {len(done)} trials, {len(finished)} completed", flush=True)
+        if not finished and all(trial.state == TrialState.FAIL for trial in done):
+            reason = done[-1].user_attrs.get("reason", "see its train.log")
+            raise UserError(f"none of {len(done)} trials completed: {reason}")
         for trial in study.best_trials if finished else []:
             values = ", ".join(f"{value:.6g}" for value in trial.values)
             print(f"best    {values}: {job_name(trial.user_attrs['job'])}", flush=True)
@@ -151,6 +212,7 @@ class Search(Completing):
             print(f"failed  {job_name(attributes['job'])}: {outcome}", flush=True)
         try:
             if isinstance(outcome, str):
+                study._storage.set_trial_user_attr(study.trials[number]._trial_id, "reason", outcome)
                 study.tell(number, state=TrialState.FAIL)
             elif attributes.get("pruned"):
                 study.tell(number, state=TrialState.PRUNED)
@@ -159,10 +221,29 @@ class Search(Completing):
         except RuntimeError:  # the grid sampler is through. Optuna noted the outcome before
             self.n_trials = number + 1
 
-    def study(self) -> Any:
-        """Return the study in the sweep's folder, new or as it was left."""
-        from optuna import create_study, logging
+    def check_line(self, fixed: list[str], space: dict[str, Any]) -> None:
+        """Raise UserError for what is wrong with the line, before anything is written."""
+        values.check(vars(self), KEYS, "hydra.sweeper.")
+        job = [*fixed, *(f"{key}={_first(of)}" for key, of in space.items())]
+        with self.composed(job) as config:
+            scores = [config.score] if isinstance(config.score, str) else list(config.score)
+            if len(scores) != len(self.directions):
+                raise UserError(
+                    f"score={values.show(scores)} and hydra.sweeper.directions={values.show(self.directions)}: "
+                    "type one direction, minimize or maximize, for each score"
+                )
+            if len(scores) > 1 and config.callbacks.get("prune"):
+                raise UserError("callbacks=[prune] judges trials by one score: leave it out, or type one score")
+        self.check([job])
+
+    def study(self, fixed: list[str], space: dict[str, str]) -> Any:
+        """Return the study in the sweep's folder, new or as it was left. One of which no trial completed begins anew.
+
+        Raises UserError if it has another space, other directions, or other words beside the space.
+        """
+        from optuna import create_study, delete_study, logging
         from optuna.samplers import BruteForceSampler, NSGAIISampler, RandomSampler, TPESampler
+        from optuna.trial import TrialState
 
         from aelab.callbacks.prune import storage
 
@@ -172,16 +253,28 @@ class Search(Completing):
             "grid": BruteForceSampler,
             "nsga2": NSGAIISampler,
         }
-        if self.sampler not in samplers:
-            raise UserError(f"hydra.sweeper.sampler={self.sampler} is none of {', '.join(samplers)}")
         logging.set_verbosity(logging.WARNING)
         self.folder.mkdir(parents=True, exist_ok=True)
-        study = create_study(
-            study_name="study", storage=storage(self.folder), directions=self.directions, load_if_exists=True
-        )
-        study.sampler = samplers[self.sampler](
-            seed=self.seed + len(study.trials)
-        )  # a study that goes on draws new values
+        place: dict[str, Any] = {"study_name": "study", "storage": storage(self.folder)}
+        study = create_study(**place, directions=self.directions, load_if_exists=True)
+        trials = study.get_trials()
+        if trials and all(trial.state == TrialState.FAIL for trial in trials):
+            delete_study(**place)
+            study, trials = create_study(**place, directions=self.directions), []
+        words = {key: value for key, _, value in (word.partition("=") for word in settings(fixed))}
+        now = {"directions": self.directions, "space": space, "choice": words}
+        then = now | study.user_attrs  # a study of an earlier version does not say
+        if not trials:
+            for name, value in now.items():
+                study.set_user_attr(name, value)
+        elif different := [name for name in now if then[name] != now[name]]:
+            what = different[0]
+            raise UserError(
+                f"{self.folder} holds a search with another {what} ({_difference(then[what], now[what])}): "
+                "type another name=…"
+            )
+        # A study that goes on draws new values.
+        study.sampler = samplers[self.sampler](seed=self.seed + len(trials))
         return study
 
     def space(self, arguments: list[str]) -> tuple[list[str], dict[str, Any]]:
@@ -209,3 +302,15 @@ class Search(Completing):
                 "there is nothing to search: type, for example, optimizer.lr='tag(log,interval(1e-4,1e-2))'"
             )
         return fixed, space
+
+
+def _first(of: Any) -> Any:
+    """Return one value of a distribution."""
+    return of.choices[0] if hasattr(of, "choices") else of.low
+
+
+def _difference(then: Any, now: Any) -> str:
+    if not isinstance(then, dict):
+        return f"{values.show(then)}, now {values.show(now)}"
+    keys = [key for key in {**then, **now} if then.get(key) != now.get(key)]
+    return ", ".join(f"{key}: {then.get(key, 'absent')}, now {now.get(key, 'absent')}" for key in keys)

@@ -78,7 +78,7 @@ def grid(pictures: Tensor, columns: int) -> Image.Image:
 def show_texts(trainer: Trainer, folder: Path | str, name: str, rows: Sequence[tuple[str, ...]]) -> None:
     """Save rows of texts as NAME.txt in the folder, and send them to TensorBoard as a table."""
     Path(folder).mkdir(parents=True, exist_ok=True)
-    (Path(folder) / f"{name}.txt").write_text("\n\n".join("\n".join(row) for row in rows) + "\n")
+    (Path(folder) / f"{name}.txt").write_text("\n\n".join("\n".join(row) for row in rows) + "\n", encoding="utf-8")
     table = ["|".join(["", *[""] * len(rows[0]), ""]), "|".join(["", *["---"] * len(rows[0]), ""])]
     table += ["|".join(["", *(text.replace("|", "\\|") for text in row), ""]) for row in rows]
     for logger in trainer.loggers:

@@ -35,12 +35,12 @@ class Prune(Callback):
         self.trial: Any = None
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if not (self.folder.parent / "study.log").exists():
+            return  # the run is not part of a search
         from optuna import load_study
         from optuna.pruners import HyperbandPruner, MedianPruner
         from optuna.trial import Trial, TrialState
 
-        if not (self.folder.parent / "study.log").exists():
-            return  # the run is not part of a search
         pruner = MedianPruner(n_warmup_steps=self.warmup_epochs) if self.pruner == "median" else HyperbandPruner()
         study = load_study(study_name="study", storage=storage(self.folder.parent), pruner=pruner)
         for trial in study.get_trials(states=(TrialState.RUNNING,)):

@@ -59,7 +59,7 @@ def main(words: list[str]) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         epochs = min(max(int(60 * minutes / (len(lengths) * patient.seconds)), 1), MOST_EPOCHS)
         write_text(plan, json.dumps({"lengths": lengths, "epochs": epochs}) + "\n")
-    planned = json.loads(plan.read_text())
+    planned = json.loads(plan.read_text(encoding="utf-8"))
     print(f"ladder  codes of {', '.join(map(str, planned['lengths']))}, {planned['epochs']} epochs each", flush=True)
     ladder = [
         *words,

@@ -65,4 +65,4 @@ def differences(run: Run, new: Run) -> Iterator[str]:
 
 def _diff(run: Run) -> str:
     path = run.folder / "code.diff"
-    return path.read_text() if path.exists() else ""
+    return path.read_text(encoding="utf-8") if path.exists() else ""

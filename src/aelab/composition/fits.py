@@ -46,7 +46,7 @@ def takes(group: str, name: str, rank: int, domain: str) -> bool:
 
 def _choices(group: str) -> Iterator[tuple[str, type]]:
     for path in sorted((configs() / group).glob("*.yaml")):
-        target = yaml.safe_load(path.read_text()).get("_target_")
+        target = yaml.safe_load(path.read_text(encoding="utf-8")).get("_target_")
         if target:
             yield path.stem, get_class(target)
 

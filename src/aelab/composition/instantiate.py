@@ -12,7 +12,7 @@ from hydra.utils import get_object, instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from aelab.composition import signatures, values
-from aelab.errors import UserError
+from aelab.errors import UserError, require
 
 TRUSTED = (
     "aelab.models",
@@ -33,6 +33,7 @@ TRUSTED = (
     "lightning.pytorch.trainer.trainer",
     "torch.optim",
 )
+_NEEDED = {"lightning.pytorch.loggers.MLFlowLogger": "mlflow", "lightning.pytorch.loggers.WandbLogger": "wandb"}
 _KEYS = ("model.", "model=", "net.", "net=", "data.", "noise.", "reconstruction.", "metrics.", "scheduler.")
 
 
@@ -65,7 +66,8 @@ def build(config: DictConfig | None, trust: Sequence[str] = (), **more: Any) -> 
 def check(config: DictConfig, trust: Sequence[str] = ()) -> None:
     """Check every part of a config, however deep, without building anything.
 
-    Raises UserError for a target outside the allow-list, and for a value of another type than its parameter has.
+    Raises UserError for a target outside the allow-list, for a value of another type than its parameter has, and for a
+    library that is not installed.
     """
     plain = OmegaConf.to_container(config, resolve=True)
     parts = list(_parts(plain, _key(config)))
@@ -73,6 +75,9 @@ def check(config: DictConfig, trust: Sequence[str] = ()) -> None:
         _check_name(part["_target_"], trust)
     for key, part in parts:  # before anything is imported, because torch takes seconds
         values.check(part, signatures.parameters(part["_target_"]), key and f"{key}.")
+    for key, part in parts:
+        if package := _NEEDED.get(part["_target_"]):
+            require(package, key.replace("logger.", "logger="))
     for _, part in parts:
         _check_object(part["_target_"], trust)
 

@@ -57,7 +57,7 @@ class Cache:
     @property
     def record(self) -> dict[str, Any]:
         """What is known of the cache beside its images."""
-        content: dict[str, Any] = json.loads((self.folder / f"{self.key}.json").read_text())
+        content: dict[str, Any] = json.loads((self.folder / f"{self.key}.json").read_text(encoding="utf-8"))
         return content
 
     def remember(self, **entries: dict[str, str]) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from aelab.errors import UserError, did_you_mean
+from aelab.errors import UserError, did_you_mean, require
 
 
 @dataclass(frozen=True)
@@ -138,10 +138,9 @@ def _read_csv(path: Path, columns: Sequence[str] | None, label: str | None, new:
 
 
 def _parquet(path: Path) -> Any:
-    try:
-        import pyarrow.parquet as pq
-    except ImportError as error:
-        raise UserError(f"{path.name} needs pyarrow: pip install -e '.[export]', or save it as .csv") from error
+    require("pyarrow", path.name, "save it as .csv")
+    import pyarrow.parquet as pq
+
     try:
         return pq.ParquetFile(path)
     except FileNotFoundError as error:

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from aelab.data.arrays_files import load
-from aelab.errors import UserError
+from aelab.errors import UserError, require
 
 SUFFIXES = (".nii", ".nii.gz", ".npy")
 
@@ -53,10 +53,9 @@ def volume(path: Path) -> Any:
     if path.suffix == ".npy":
         array: Any = load(path)
     else:
-        try:
-            import nibabel
-        except ImportError as error:
-            raise UserError(f"{path.name} needs nibabel: pip install -e '.[volumes]', or save it as .npy") from error
+        require("nibabel", path.name, "save it as .npy")
+        import nibabel
+
         try:
             array = nibabel.load(path).dataobj  # type: ignore[attr-defined]
         except Exception as error:

@@ -16,7 +16,7 @@ def learning_curves(trained: Trained, run: Run) -> Figure:
     if not path.is_file():
         raise Unsupported("the run has no metrics.csv: train with logger=[csv]")
     curves: dict[str, dict[str, list[tuple[float, float]]]] = {}
-    with path.open() as file:
+    with path.open(encoding="utf-8") as file:
         for row in csv.DictReader(file):
             for name, value in row.items():
                 split, _, term = name.partition("/")

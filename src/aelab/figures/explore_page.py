@@ -78,10 +78,10 @@ def explore(run: Run, units: Sequence[int] | None = None, checkpoint: str = "bes
             f"<tr><td>{html.escape(k)}</td><td>{v:.6g}</td></tr>" for k, v in place.metrics(run).items()
         ),
         "PICTURES": pictures or "None yet: type ae visualize.",
-        "CONFIG": html.escape((run.folder / "config.yaml").read_text()),
+        "CONFIG": html.escape((run.folder / "config.yaml").read_text(encoding="utf-8")),
         "DATA": json.dumps(data).replace("<", "\\u003c"),
     }
-    page = (files("aelab.figures") / "explore.html").read_text()
+    page = (files("aelab.figures") / "explore.html").read_text(encoding="utf-8")
     path = (run.folder / "figures" / place.name if place.name else run.folder) / "explore.html"
     path.parent.mkdir(parents=True, exist_ok=True)
     write_text(path, re.sub(r"{{(\w+)}}", lambda found: parts[found[1]], page))

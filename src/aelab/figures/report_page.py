@@ -30,7 +30,7 @@ def page(report: "Report") -> str:
         "SWEEP": _svg(swept(report)) if len(report.settings) > 1 else "",
         "PICTURES": "".join(_thumbnail(report, setting) for setting in report.settings[:SHOWN]),
     }
-    text = (files("aelab.figures") / "report.html").read_text()
+    text = (files("aelab.figures") / "report.html").read_text(encoding="utf-8")
     for key, value in parts.items():
         text = text.replace("{{" + key + "}}", value)
     return text
@@ -65,7 +65,7 @@ def curves(report: "Report") -> Figure:
 def _validation(path: Any) -> list[float]:
     if not path.is_file():
         return []
-    with path.open() as file:
+    with path.open(encoding="utf-8") as file:
         return [float(row["val/loss"]) for row in csv.DictReader(file) if row.get("val/loss")]
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 
 import torch
@@ -10,13 +11,14 @@ from torchmetrics.image.fid import FrechetInceptionDistance
 
 from aelab.composition.needs import needs
 from aelab.composition.trained import Trained
-from aelab.errors import Unsupported, UserError
+from aelab.errors import Unsupported, UserError, require
 from aelab.metrics.classifier import classifier, features
 from aelab.ranges import Count
 from aelab.samplers import Sampler
 
 TRAIN = 60_000  # at most this many training images are searched for the nearest one
 NEAREST = 1000  # number of samples whose nearest training image is searched for
+INCEPTION = 2048  # features, which is how torchmetrics calls the last layer of Inception
 WEIGHTS = "weights-inception-2015-12-05-6726825d.pth"  # the name that torch-fidelity gives the file
 
 
@@ -50,13 +52,18 @@ class Generation:
     inception: bool | None
     samplers: Mapping[str, Sampler | None]
 
+    def __post_init__(self) -> None:
+        if self.inception:  # what is missing is said before hours of training
+            require("torch_fidelity", "metrics.generation.inception=true")
+            _distance(INCEPTION)
+
     @needs("images", "labels")
     @torch.no_grad()
     def __call__(self, trained: Trained) -> dict[str, float]:
         net, device = classifier(trained), trained.device
         extractors: dict[str, nn.Module | int] = {"frechet": net}
         if self.inception or (self.inception is None and _inception_is_there()):
-            extractors["fid"] = 2048
+            extractors["fid"] = INCEPTION
         real = trained.images("test", self.samples)[0]
         fakes = {}
         for name, sampler in self.samplers.items():
@@ -82,27 +89,26 @@ class Generation:
 
 
 def _inception_is_there() -> bool:
+    return find_spec("torch_fidelity") is not None and (Path(torch.hub.get_dir()) / "checkpoints" / WEIGHTS).is_file()
+
+
+def _distance(extractor: nn.Module | int) -> FrechetInceptionDistance:
+    """Return what measures the distance. Raises UserError if Inception's weights cannot be loaded."""
     try:
-        import torch_fidelity  # noqa: F401
-    except ImportError:
-        return False
-    return (Path(torch.hub.get_dir()) / "checkpoints" / WEIGHTS).is_file()
+        return FrechetInceptionDistance(extractor, normalize=True)
+    except Exception as error:
+        raise UserError(
+            f"Inception's weights cannot be loaded ({' '.join(str(error).split())}): they are downloaded once, as "
+            f"{torch.hub.get_dir()}/checkpoints/{WEIGHTS}; to do without them type metrics.generation.inception=false"
+        ) from error
 
 
 def frechet(extractor: nn.Module | int, real: Tensor, fake: Tensor, device: torch.device) -> float:
     """Return the Fréchet distance of two sets of images (N, C, H, W) in the features of `extractor`.
 
-    It is |m - m'|² + tr(S + S' - 2 (S S')^(1/2)), with means m, m' and covariances S, S' of the features. Raises
-    UserError if the weights of the extractor cannot be loaded.
+    It is |m - m'|² + tr(S + S' - 2 (S S')^(1/2)), with means m, m' and covariances S, S' of the features.
     """
-    try:
-        distance = FrechetInceptionDistance(extractor, normalize=True).to(device)
-    except Exception as error:
-        raise UserError(
-            f"Inception's weights cannot be loaded ({' '.join(str(error).split())}): with `pip install torch-fidelity` "
-            f"they are downloaded once, as {torch.hub.get_dir()}/checkpoints/{WEIGHTS}; to do without them type "
-            "metrics.generation.inception=false"
-        ) from error
+    distance = _distance(extractor).to(device)
     for images, is_real in ((real, True), (fake, False)):
         for batch in images.split(500):
             # Inception takes images of three channels only.

@@ -19,7 +19,7 @@ class Console(logging.Handler):
 
 def start_log(folder: Path, quiet: bool = False) -> None:
     """Send messages to `train.log` and, unless `quiet`, to the console. Of libraries, only warnings are sent."""
-    file = logging.FileHandler(folder / "train.log")
+    file = logging.FileHandler(folder / "train.log", encoding="utf-8")
     file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     stop_log()
     logging.getLogger().addHandler(file)

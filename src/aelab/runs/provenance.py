@@ -28,7 +28,13 @@ def git_diff() -> str:
 
 def _git(*words: str) -> str | None:
     try:
-        done = subprocess.run(["git", "-C", Path(__file__).parent, *words], capture_output=True, text=True, check=True)
+        done = subprocess.run(
+            ["git", "-C", Path(__file__).parent, *words],
+            capture_output=True,
+            encoding="utf-8",
+            errors="replace",
+            check=True,
+        )
     except (OSError, subprocess.CalledProcessError):
         return None
     return done.stdout.strip()

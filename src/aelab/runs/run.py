@@ -113,7 +113,7 @@ class Run:
 
         The name of the run and the folders for logs and data sets are left out: they say where, not what.
         """
-        stored = frozen.migrated(yaml.load((self.folder / "config.yaml").read_text(), _Yaml))
+        stored = frozen.migrated(yaml.load((self.folder / "config.yaml").read_text(encoding="utf-8"), _Yaml))
         then, now = (
             {key: value for key, value in frozen.flatten(plain).items() if not _PLACE.match(key)}
             for plain in (stored, yaml.load(frozen.freeze(config), _Yaml))
@@ -241,7 +241,7 @@ def _read(path: Path) -> dict[str, Any]:
     if not path.exists():
         return {}
     try:
-        content: dict[str, Any] = json.loads(path.read_text())
+        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
         advice = (
             "delete it, and evaluate writes it anew" if path.name == "metrics.json" else "the run must be started anew"

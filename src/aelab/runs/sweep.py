@@ -31,23 +31,23 @@ def job_folder(folder: str | Path, overrides: Sequence[str]) -> str:
     A job that the ledger holds keeps its name, also if an earlier version wrote its words in another way.
     """
     ledger = Path(folder) / "sweep.json"
-    known = _names(json.loads(ledger.read_text())["jobs"]) if ledger.is_file() else {}
-    return known.get(_settings(overrides)) or job_name(overrides)
+    known = _names(json.loads(ledger.read_text(encoding="utf-8"))["jobs"]) if ledger.is_file() else {}
+    return known.get(settings(overrides)) or job_name(overrides)
 
 
 def job_name(overrides: Iterable[str]) -> str:
     """Return the name of a new job, at most `LONGEST` bytes long."""
-    name = ",".join(_settings(overrides)).replace("/", "_") or "defaults"
+    name = ",".join(settings(overrides)).replace("/", "_") or "defaults"
     if len(name.encode()) > LONGEST:
         name = name.encode()[: LONGEST // 2].decode(errors="ignore") + "…" + digest(name)
     return name
 
 
 def _names(jobs: dict[str, list[str]]) -> dict[tuple[str, ...], str]:
-    return {_settings(job): name for name, job in jobs.items()}
+    return {settings(job): name for name, job in jobs.items()}
 
 
-def _settings(overrides: Iterable[str]) -> tuple[str, ...]:
+def settings(overrides: Iterable[str]) -> tuple[str, ...]:
     """Return the overrides that make one job differ from another, in the words of this version."""
     return tuple(word for word in map(word_today, overrides) if not is_place(word.lstrip("+~").partition("=")[0]))
 
@@ -70,14 +70,14 @@ class Sweep:
         self.path = self.folder / "sweep.json"
         if not self.path.is_file():
             raise UserError(f"{folder} is no sweep (it has no sweep.json): type the folder of `ae train -m name=…`")
-        self.jobs: dict[str, list[str]] = json.loads(self.path.read_text())["jobs"]
+        self.jobs: dict[str, list[str]] = json.loads(self.path.read_text(encoding="utf-8"))["jobs"]
         self._names = _names(self.jobs)
 
     @classmethod
     def plan(cls, folder: Path, jobs: Sequence[Sequence[str]]) -> "Sweep":
         """Write jobs, each a list of overrides, into the ledger, beside the jobs of the same sweep that are there.
 
-        Raises UserError if the folder holds a sweep over other keys.
+        Raises UserError if the folder holds a sweep over other keys, of which a job was trained.
         """
         folder.mkdir(parents=True, exist_ok=True)
         path = folder / "sweep.json"
@@ -85,22 +85,25 @@ class Sweep:
         with FileLock(folder / ".sweep.lock"):
             ledger: dict[str, Any] = {"keys": keys, "jobs": {}}
             if path.exists():
-                ledger = json.loads(path.read_text())
+                ledger = json.loads(path.read_text(encoding="utf-8"))
             before = _keys(ledger["keys"])
-            if before != keys:
+            began = [job for job in ledger["jobs"] if _status(folder / job) not in ("planned", "failed")]
+            if before != keys and not began:
+                ledger = {"keys": keys, "jobs": {}}  # nothing came of the line before
+            elif before != keys:
                 raise UserError(
                     f"{folder} holds a sweep over {', '.join(before)}, and this one is over {', '.join(keys)}: "
                     "type another name=…"
                 )
             ledger["command"] = f"{sys.argv[0]} {shlex.join(sys.argv[1:])}"
             known = _names(ledger["jobs"])
-            ledger["jobs"] |= {known.get(_settings(job)) or job_name(job): list(job) for job in jobs}
+            ledger["jobs"] |= {known.get(settings(job)) or job_name(job): list(job) for job in jobs}
             write_text(path, json.dumps(ledger, indent=2) + "\n")
         return cls(folder)
 
     def name_of(self, overrides: Sequence[str]) -> str:
         """Return the folder's name of a job in the ledger."""
-        return self._names[_settings(overrides)]
+        return self._names[settings(overrides)]
 
     def manifest(self, job: str) -> dict[str, Any]:
         """Return a job's manifest with its status as it is now. A job that nobody began is planned."""
@@ -115,9 +118,13 @@ class Sweep:
         return {job: self.manifest(job) for job in self.jobs}
 
 
+def _status(folder: Path) -> str:
+    return Run(folder).status if (folder / "config.yaml").is_file() else "planned"
+
+
 def _keys(words: Iterable[str]) -> list[str]:
     """Return the keys of words that make one job differ from another, in the words of this version."""
-    return sorted({word.partition("=")[0] for word in _settings(words)})
+    return sorted({word.partition("=")[0] for word in settings(words)})
 
 
 def seconds(manifest: dict[str, Any]) -> float | None:

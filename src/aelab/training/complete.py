@@ -11,16 +11,18 @@ from omegaconf import DictConfig
 
 from aelab.composition import build
 from aelab.composition.stages import choices, follow
+from aelab.composition.trained import MetricGroup
 from aelab.data.base import DataModule
 from aelab.errors import UserError
 from aelab.models.base import Autoencoder, Objective
 from aelab.runs.log import Console, start_console, start_log
 from aelab.runs.provenance import data_changes
 from aelab.runs.run import Run
+from aelab.training import scores
 from aelab.training.calibration import calibrate
 from aelab.training.evaluation import losses, measure, show
-from aelab.training.fit import fit, hyperparameters
-from aelab.training.processes import count_processes, launch
+from aelab.training.fit import count_processes, fit, hyperparameters
+from aelab.training.processes import launch
 
 log = logging.getLogger(__name__)
 
@@ -44,6 +46,8 @@ def complete(run: Run, chosen: Mapping[str, str] | None = None) -> Score:
         data, model = build.data(run.config), build.model(run.config)
         data.setup()
         _check_data(run, data)
+        scores.check(run.config, data)
+        groups = build.metrics(run.config)
         shape = {"code_shape": list(model.code_shape)} if isinstance(model, Autoencoder) else {}
         run.update_manifest(data=data.fingerprint, dataset=data.facts(), **shape)
         _announce(run, data, model, chosen or {})
@@ -61,15 +65,18 @@ def complete(run: Run, chosen: Mapping[str, str] | None = None) -> Score:
             metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
         for profile in run.folder.glob("fit-*.txt"):
             log.info("profile %s", os.path.relpath(profile))
-        score = _numbers(run, data, loggers, metrics)
+        score = _numbers(run, data, loggers, groups, metrics)
         run.finish("done", score=score)
     return score
 
 
-def _numbers(run: Run, data: DataModule, loggers: list[Logger], metrics: dict[str, float]) -> Score:
+def _numbers(
+    run: Run, data: DataModule, loggers: list[Logger], groups: dict[str, MetricGroup], metrics: dict[str, float]
+) -> Score:
     """Evaluate what was trained, train the stages, write all numbers, and return the score.
 
-    `metrics`: the numbers of the last step, which have to do if no checkpoint was saved.
+    `groups`: those of `metrics=[…]`. `metrics`: the numbers of the last step, which have to do if no checkpoint was
+    saved.
     """
     config = run.config
     saved = [which for which in ("best", "last") if run.checkpoint(which).exists()]
@@ -77,7 +84,7 @@ def _numbers(run: Run, data: DataModule, loggers: list[Logger], metrics: dict[st
     if saved:
         run.update_manifest(checkpoint=saved[0], step=build.step_of(run, saved[0]))
         metrics = losses(run, data, ("val", "test"), saved[0])
-        metrics |= measure(run, data, build.metrics(config), run.add_metrics, checkpoint=saved[0])
+        metrics |= measure(run, data, groups, run.add_metrics, checkpoint=saved[0])
         calibrate(run, data, saved[0])
         run.add_metrics(_stages(run))
     else:
@@ -181,4 +188,6 @@ def _announce(run: Run, data: DataModule, model: Objective, chosen: Mapping[str,
         steps,
         config.data.batch_size,
     )
+    if config.data.batch_size > data.size("train"):
+        log.warning("data.batch_size=%s is more than there is: an epoch is one step", config.data.batch_size)
     log.info("folder  %s", os.path.relpath(run.folder))

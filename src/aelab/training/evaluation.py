@@ -21,6 +21,7 @@ from aelab.errors import Unsupported
 from aelab.models.base import Autoencoder
 from aelab.runs.run import Run
 from aelab.training.calibration import calibrate
+from aelab.training.fit import alone
 
 ROWS = 30  # of a table
 
@@ -117,6 +118,7 @@ def losses(run: Run, data: DataModule, splits: Sequence[Split], checkpoint: str 
         enable_progress_bar=False,
         enable_model_summary=False,
         enable_checkpointing=False,
+        plugins=[alone()],
         callbacks=[Averages(), *([Health(folder=None)] if isinstance(model, Autoencoder) else [])],
     )
     metrics: dict[str, float] = {}

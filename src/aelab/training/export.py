@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from aelab.atomic import replacing, write_text
 from aelab.composition import build
-from aelab.errors import UserError
+from aelab.errors import UserError, require
 from aelab.models.base import Autoencoder
 from aelab.runs.run import Run
 
@@ -121,7 +121,8 @@ def _save(part: nn.Module, name: str, size: list[int], classes: int, ids: int, f
                 with replacing(path) as file:
                     torch.export.save(program, file)
             else:
-                _need("onnx", "onnxscript", "onnxruntime")
+                for package in ("onnx", "onnxscript", "onnxruntime"):
+                    require(package, "format=onnx", "type format=torch_export")
                 written = torch.onnx.export(program, dynamo=True, external_data=False)
                 assert written is not None
                 with replacing(path) as file:
@@ -159,7 +160,7 @@ def _onnx(path: Path) -> Callable[[Inputs], Tensor]:
 
 
 def _save_weights(model: Autoencoder, path: Path) -> None:
-    _need("safetensors")
+    require("safetensors", "format=safetensors")
     from safetensors.torch import load, save
 
     state = {name: value.contiguous().clone() for name, value in model.state_dict().items()}
@@ -168,15 +169,6 @@ def _save_weights(model: Autoencoder, path: Path) -> None:
     again = load(path.read_bytes())
     if again.keys() != state.keys() or not all(torch.equal(again[name], value) for name, value in state.items()):
         raise UserError(f"{path} does not hold the weights that were written")
-
-
-def _need(*packages: str) -> None:
-    """Raise UserError if a package is missing."""
-    for package in packages:
-        try:
-            __import__(package)
-        except ImportError as error:
-            raise UserError(f"this format needs {package}: pip install -e '.[export]'") from error
 
 
 @contextlib.contextmanager

@@ -7,10 +7,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 from lightning import Trainer
+from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
-from omegaconf import DictConfig
+from lightning.pytorch.utilities import rank_zero_only
+from omegaconf import DictConfig, OmegaConf
 
 from aelab.atomic import write_text
 from aelab.callbacks.best import ValidateAtMaxSteps
@@ -18,6 +21,7 @@ from aelab.classifier import Softmax
 from aelab.composition import build
 from aelab.composition.instantiate import build as instantiate
 from aelab.data.base import DataModule
+from aelab.errors import UserError
 from aelab.runs.run import Run
 from aelab.training.checkpoints import Atomic, last_state
 from aelab.training.fast_loop import speed_up
@@ -52,6 +56,7 @@ def fit(run: Run, data: DataModule | None = None, callbacks: Sequence[Callback] 
 
 def trainer_of(config: DictConfig, callbacks: Sequence[Callback] = ()) -> Trainer:
     """Return the trainer of a run with its callbacks, further ones, and loggers."""
+    single = count_processes(config.trainer) * config.trainer.num_nodes == 1
     own = list(build.chosen(config, "callbacks").values())
     if config.trainer.max_steps != -1:
         own.append(ValidateAtMaxSteps())
@@ -60,9 +65,28 @@ def trainer_of(config: DictConfig, callbacks: Sequence[Callback] = ()) -> Traine
         list(config.trust),
         callbacks=[*own, *callbacks],
         logger=build.loggers(config),
-        plugins=[Atomic()],
+        plugins=[Atomic(), *([alone()] if single else [])],
     )
     return built
+
+
+def count_processes(trainer: DictConfig) -> int:
+    """Return how many processes `trainer.devices` asks for on this machine."""
+    devices = trainer.devices
+    if OmegaConf.is_list(devices):
+        return len(devices)
+    if devices in ("auto", -1, "-1"):
+        return max(torch.cuda.device_count(), 1) if trainer.accelerator in ("auto", "gpu", "cuda") else 1
+    try:
+        return int(devices)
+    except ValueError as error:
+        raise UserError(f"trainer.devices={devices} is neither a number, a list of numbers, nor auto") from error
+
+
+def alone() -> LightningEnvironment:
+    """Return the environment of one process. What SLURM, LSF or torchrun set describes other ones, and is not read."""
+    rank_zero_only.rank = 0  # type: ignore[attr-defined]
+    return LightningEnvironment()
 
 
 def hyperparameters(config: DictConfig, choices: dict[str, Any]) -> dict[str, Any]:
@@ -82,7 +106,7 @@ def _forget(logger: TensorBoardLogger | CSVLogger, steps: int) -> None:
         logger._kwargs["purge_step"] = steps + 1
         return
     path = Path(logger.log_dir) / "metrics.csv"
-    rows = list(csv.DictReader(path.read_text().splitlines())) if path.exists() else []
+    rows = list(csv.DictReader(path.read_text(encoding="utf-8").splitlines())) if path.exists() else []
     kept = [row for row in rows if (row["step"] or "").isdigit() and int(row["step"]) <= steps]
     writer = logger.experiment  # which removes the file
     if kept:

@@ -30,7 +30,7 @@ from aelab.data.image_files import Files, Unreadable
 from aelab.data.images import Images
 from aelab.data.layout import find
 from aelab.data.loader import Batch, Items
-from aelab.errors import UserError
+from aelab.errors import UserError, require
 from aelab.noise import Luminance, NoNoise
 from aelab.runs.run import Run
 from aelab.training.calibration import Calibration, distances, score
@@ -213,7 +213,7 @@ def _claim(output: Path, run: Run, what: Sequence[str], noise: Any, checkpoint: 
         "noise": repr(noise) if not isinstance(noise, NoNoise) else "none",
     }
     path = output / "prediction.json"
-    if path.is_file() and (then := json.loads(path.read_text())) != about:
+    if path.is_file() and (then := json.loads(path.read_text(encoding="utf-8"))) != about:
         differs = ", ".join(key for key in about if then.get(key) != about[key])
         raise UserError(f"{output} holds another prediction ({differs}): type another output")
     write_text(path, json.dumps(about, indent=2) + "\n")
@@ -281,10 +281,9 @@ def _write_codes(path: Path, names: list[str], z: NDArray[np.float32], labels: l
         table.writerows(zip(*columns.values(), strict=True))
         write_text(path, text.getvalue())
         return
-    try:
-        import pyarrow as pa
-        import pyarrow.parquet as pq
-    except ImportError as error:
-        raise UserError(f"{path.name} needs pyarrow: pip install -e '.[export]', or type codes=codes.npz") from error
+    require("pyarrow", path.name, "type codes=codes.npz")
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
     with replacing(path) as file:
         pq.write_table(pa.table(columns), file)

@@ -16,12 +16,12 @@ import uuid
 from pathlib import Path
 
 import torch
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from aelab.errors import UserError
 from aelab.runs.log import start_log
 from aelab.runs.run import Run
-from aelab.training.fit import fit
+from aelab.training.fit import count_processes, fit
 
 PATIENCE = 600  # seconds that a machine waits for the first one to begin
 _MISTAKE = "mistake.txt"
@@ -59,7 +59,7 @@ def launch(run: Run, processes: int) -> None:
     except ChildFailedError as error:
         rank, failure = error.get_first_failure()
         if mistake.exists():
-            raise UserError(mistake.read_text()) from error
+            raise UserError(mistake.read_text(encoding="utf-8")) from error
         raise UserError(
             f"process {rank} of {processes} ended with exit code {failure.exitcode}: its output stands above"
         ) from error
@@ -93,19 +93,6 @@ def node() -> int:
     return int(next((os.environ[name] for name in names if name in os.environ), 0))
 
 
-def count_processes(trainer: DictConfig) -> int:
-    """Return how many processes `trainer.devices` asks for on this machine."""
-    devices = trainer.devices
-    if OmegaConf.is_list(devices):
-        return len(devices)
-    if devices in ("auto", -1, "-1"):
-        return max(torch.cuda.device_count(), 1) if trainer.accelerator in ("auto", "gpu", "cuda") else 1
-    try:
-        return int(devices)
-    except ValueError as error:
-        raise UserError(f"trainer.devices={devices} is neither a number, a list of numbers, nor auto") from error
-
-
 def _meeting_point() -> str:
     address = os.environ.get("MASTER_ADDR") or os.environ.get("SLURM_LAUNCH_NODE_IPADDR")
     if not address:
@@ -124,7 +111,7 @@ def main(folder: str, *trust: str) -> None:
     try:
         fit(run)
     except UserError as error:
-        Path(folder, _MISTAKE).write_text(str(error))
+        Path(folder, _MISTAKE).write_text(str(error), encoding="utf-8")
         sys.exit(1)
 
 
