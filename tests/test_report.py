@@ -13,6 +13,7 @@ from scipy import stats
 from aelab.commands import report as command
 from aelab.commands.rerun import rerun
 from aelab.errors import UserError
+from aelab.runs.comparable import family
 from aelab.runs.log import Console, start_console
 from aelab.runs.ranks import ranks
 from aelab.runs.run import Run
@@ -37,7 +38,7 @@ def runs(tmp_path):
 
 
 def test_means_and_intervals_are_those_of_scipy(runs):
-    table = list(csv.DictReader(io.StringIO(Report([runs], [], None).csv())))
+    table = list(csv.DictReader(io.StringIO(Report([runs], ["test/loss"], None).csv())))
     assert len(table) == len(LOSS)
     for row in table:
         losses = LOSS[row["model"], int(row["model.latent_dim"])]
@@ -56,7 +57,7 @@ def test_the_best_is_bold_and_knows_which_way_is_up(runs):
     assert rows[0] == ["model", "model.latent_dim", "runs", "test/loss", "test/psnr"]
     assert rows[1][:2] == ["vae", "4"], "the greatest psnr comes first"
     bold = [(row[0], row[1], i) for row in rows[1:] for i in (3, 4) if row[i].startswith("<")]
-    assert sorted(bold) == [("ae", "8", 3), ("vae", "4", 4)]
+    assert sorted(bold) == [("ae", "8", 3), ("vae", "4", 4), ("vae", "8", 3)], "objectives are not compared"
 
 
 @pytest.mark.parametrize(
@@ -78,7 +79,7 @@ def test_which_way_is_up(column, higher):
 
 
 def test_latex_has_one_cell_a_column_and_nothing_unescaped(runs):
-    lines = Report([runs], [], None).latex().splitlines()
+    lines = Report([runs], ["test/loss"], None).latex().splitlines()
     begin, top, head, mid, *rows, bottom, end = lines
     assert (top, mid, bottom, end) == (r"\toprule", r"\midrule", r"\bottomrule", r"\end{tabular}")
     columns = len(re.fullmatch(r"\\begin{tabular}{([lr]+)}", begin)[1])
@@ -89,16 +90,53 @@ def test_latex_has_one_cell_a_column_and_nothing_unescaped(runs):
         assert line.count("{") == line.count("}")
         assert line.count("$") % 2 == 0
     assert r"latent\_dim" in head
-    assert sum(r"\textbf{" in row for row in rows) == 1
+    assert sum(r"\textbf{" in row for row in rows) == 2  # one of each objective
 
 
 def test_markdown(runs):
-    lines = Report([runs], [], None).markdown().splitlines()
+    lines = Report([runs], ["test/loss"], None).markdown().splitlines()
     assert lines[2] == "| ae | 8 | 3 | **2.13 ± 0.38** |"
 
 
+def test_a_number_that_compares_all_rows_comes_first(runs):
+    report = Report([runs], [], None)
+    assert report.columns == ["test/psnr", "test/loss"]
+    assert report.measure == "test/psnr"
+    one = Report([path for path in (runs / "s").iterdir() if "model=ae" in path.name], [], None)
+    assert one.columns == ["test/loss"]
+    assert one.measure == "test/loss"
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "column", "same"),
+    [
+        ({"model": "ae"}, {"model": "vae"}, "test/loss", False),
+        ({"model": "ae"}, {"model": "vae"}, "test/mse", True),
+        ({"model": "vae", "model.beta": "1"}, {"model": "vae", "model.beta": "4"}, "val/loss", False),
+        ({"model.latent_dim": "2"}, {"model.latent_dim": "4"}, "test/loss", True),
+        ({"net": "mlp"}, {"net": "conv"}, "test/loss", True),
+        ({"reconstruction": "mse"}, {"reconstruction": "bce"}, "test/reconstruction", False),
+        ({"data": "mnist"}, {"data": "digits"}, "anomaly/auroc/error", False),
+        ({"data.file": "a.csv"}, {"data.file": "b.csv"}, "test/mse", False),
+        ({"data.batch_size": "8"}, {"data.batch_size": "16"}, "test/loss", True),
+    ],
+)
+def test_what_compares(first, second, column, same):
+    assert (family(first, column) == family(second, column)) == same
+
+
+def test_a_file_says_its_format_by_its_name(runs, tmp_path):
+    files = {"t.html": "<!doctype", "t.csv": "model,", "t.tex": r"\begin{tabular}", "t.md": "| model"}
+    for name, begins in files.items():
+        command.main([str(runs), "--output", str(tmp_path / name)])
+        assert (tmp_path / name).read_text(encoding="utf-8").lower().startswith(begins)
+
+
 def test_a_paired_test_is_that_of_scipy(runs):
-    text = Report([runs], ["test/loss"], None).paired("model=ae", "model=vae")
+    text = Report([runs], ["test/loss", "test/psnr"], None).paired("model=ae", "model=vae")
+    assert "test/loss" not in text, "their objectives differ"
+    with pytest.raises(UserError, match="do not compare: type, for example, --columns test/mse"):
+        Report([runs], ["test/loss"], None).paired("model=ae", "model=vae")
     a, b = [3.0, 4.0, 5.5, 2.0], [9.0, 9.5, 9.1, 7.0]  # one pair per seed and latent_dim that both have
     assert f"p = {stats.ttest_rel(a, b).pvalue:.3g}" in text
     assert "4 pairs" in text

@@ -27,7 +27,7 @@ def page(report: "Report") -> str:
         "HEAD": "".join(f"<th>{html.escape(cell)}</th>" for cell in head),
         "ROWS": cells,
         "CURVES": _svg(curves(report)),
-        "SWEEP": _svg(swept(report)) if len(report.settings) > 1 else "",
+        "SWEEP": _svg(swept(report, report.measure)) if len(report.settings) > 1 and report.measure else "",
         "PICTURES": "".join(_thumbnail(report, setting) for setting in report.settings[:SHOWN]),
     }
     text = (files("aelab.figures") / "report.html").read_text(encoding="utf-8")
@@ -37,11 +37,15 @@ def page(report: "Report") -> str:
 
 
 def curves(report: "Report") -> Figure:
-    """Draw the validation loss over epochs. A line is the mean over seeds. Its band reaches from least to greatest."""
+    """Draw the loss on validation over epochs, or what else compares all settings.
+
+    A line is the mean over seeds. Its band reaches from least to greatest.
+    """
+    measure = (report.measure or "test/loss").replace("test/", "val/")
     figure = Figure(figsize=(9, 4.5), layout="constrained")
     axes = figure.add_subplot()
     for colour, setting in zip(PALETTE, report.settings[:SHOWN], strict=False):
-        runs = [_validation(run.folder / "metrics.csv") for run in setting.runs]
+        runs = [_validation(run.folder / "metrics.csv", measure) for run in setting.runs]
         epochs = min(map(len, runs))
         if not epochs:
             continue
@@ -55,23 +59,22 @@ def curves(report: "Report") -> Figure:
             label=label(report, setting),
         )
         axes.fill_between(at, [min(v) for v in values], [max(v) for v in values], color=colour, alpha=0.2, linewidth=0)
-    axes.set(xlabel="epoch", ylabel="val/loss")
+    axes.set(xlabel="epoch", ylabel=measure)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     if axes.lines:
         figure.legend(loc="outside right upper", fontsize=8)
     return figure
 
 
-def _validation(path: Any) -> list[float]:
+def _validation(path: Any, measure: str) -> list[float]:
     if not path.is_file():
         return []
     with path.open(encoding="utf-8") as file:
-        return [float(row["val/loss"]) for row in csv.DictReader(file) if row.get("val/loss")]
+        return [float(row[measure]) for row in csv.DictReader(file) if row.get(measure)]
 
 
-def swept(report: "Report") -> Figure:
-    """Draw the first column over the settings: a heat map for two keys, parallel coordinates for any other number."""
-    column = report.columns[0]
+def swept(report: "Report", column: str) -> Figure:
+    """Draw a column over the settings: a heat map for two keys, parallel coordinates for any other number."""
     if len(report.keys) == 2:
         return heat_map(report, column)
     figure = Figure(figsize=(9, 4.5), layout="constrained")

@@ -47,6 +47,8 @@ def _table(report: Report, key: str, column: str) -> str:
         raise UserError(
             f"{column}: {len(whole)} blocks have all of {len(values)} values of {key}: ranks need 2 blocks and 3 values"
         )
+    if not all(report.compares(column, f"{key}={values[0]}", f"{key}={value}") for value in values):
+        raise UserError(f"{column} does not compare values of {key}: type, for example, --columns test/mse")
     means = np.array([[by[value].mean(column) for value in values] for by in whole.values()])
     ranked = rankdata(-means if HIGHER_IS_BETTER.search(column) else means, axis=1)
     mean_ranks = ranked.mean(0)

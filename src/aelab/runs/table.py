@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from aelab.errors import UserError, did_you_mean
+from aelab.runs.comparable import family
 from aelab.runs.frozen import word_today
 from aelab.runs.run import Run
 from aelab.runs.sweep import is_place
@@ -48,6 +49,9 @@ class Setting:
 class Report:
     """The finished runs in some folders, sorted by the number `sort`, or else by the first of `columns`.
 
+    Without `columns` it has the loss and the squared error on test, or what there is. A number that does not compare
+    all rows comes last. It sorts rows, and has its best, only within those that it compares (`comparable.family`).
+
     Raises UserError if there are no finished runs, or if none of them has one of the numbers.
     """
 
@@ -77,22 +81,40 @@ class Report:
                 raise UserError(
                     f"no run has the number '{name}'{did_you_mean(name, known)} (there are {', '.join(known)})"
                 )
-        self.columns = list(columns) or [name for name in ("test/loss", "test/mse") if name in known]
+        if not known:
+            raise UserError(f"no run in {', '.join(map(str, folders))} has numbers: type ae evaluate run=DIR")
         everything = list(found.values())
+        self.columns = list(columns) or _usual(everything, known)
         keys = list(dict.fromkeys(key for setting in everything for key in setting.values))
         self.keys = [k for k in keys if len({s.values.get(k) for s in everything}) > 1] or ["model", "data"]
         by = sort or self.columns[0]
-        self.settings = sorted(everything, key=lambda s: s.mean(by), reverse=bool(HIGHER_IS_BETTER.search(by)))
+        self.settings = [
+            setting
+            for _, members in sorted(_families(everything, by).items())
+            for setting in sorted(members, key=lambda s: s.mean(by), reverse=bool(HIGHER_IS_BETTER.search(by)))
+        ]
 
-    def best(self, column: str) -> Setting:
+    def best(self, column: str) -> list[Setting]:
+        """Return the best of each family of settings that the column compares, if a family has several."""
         choose = max if HIGHER_IS_BETTER.search(column) else min
-        return choose((s for s in self.settings if s.of(column)), key=lambda s: s.mean(column))
+        families = ([s for s in members if s.of(column)] for members in _families(self.settings, column).values())
+        return [choose(members, key=lambda s: s.mean(column)) for members in families if len(members) > 1]
+
+    @property
+    def measure(self) -> str | None:
+        """The first of the columns that compares all settings, if there is one."""
+        return next((column for column in self.columns if len(_families(self.settings, column)) == 1), None)
+
+    def compares(self, column: str, first: str, second: str) -> bool:
+        """Whether a column compares two values, `model=ae` and `model=vae`, of a setting."""
+        (key, _, a), (_, _, b) = first.partition("="), second.partition("=")
+        return family({key: a}, column) == family({key: b}, column)
 
     def rows(self, bold: str = "{}", plus_minus: str = " ± ") -> list[list[str]]:
         """Return a head, and one row per setting.
 
         A row holds the values of the setting, its number of runs, and mean ± interval per column. `bold` is the format
-        of the best cell of each column.
+        of the best cells of each column.
         """
         best = {column: self.best(column) for column in self.columns}
         rows = [[*self.keys, "runs", *self.columns]]
@@ -101,7 +123,7 @@ class Report:
             for column in self.columns:
                 mean, interval = setting.mean(column), setting.interval(column)
                 cell = "" if math.isnan(mean) else number(mean, interval, plus_minus)
-                cells.append(bold.format(cell) if setting is best[column] and len(self.settings) > 1 else cell)
+                cells.append(bold.format(cell) if any(setting is one for one in best[column]) else cell)
             rows.append([*(setting.values.get(key, "") for key in self.keys), str(len(setting.runs)), *cells])
         return rows
 
@@ -148,7 +170,7 @@ class Report:
         if len(common) < 2:
             raise UserError(f"{first} and {second} share {len(common)} pairs of runs with equal seeds: 2 are needed")
         lines = []
-        for column in self.columns:
+        for column in self._comparing(first, second):
             x, y = ([side[key][column] for key in common] for side in (a, b))
             test = ttest_rel(x, y)
             low, high = test.confidence_interval()
@@ -156,6 +178,16 @@ class Report:
             band = f"95 %: {low:.5g} … {high:.5g}, p = {test.pvalue:.3g}, {len(common)} pairs"
             lines.append(f"{column}: {first} - {second} = {difference:.5g} ({band})")
         return "\n".join(lines) + "\n"
+
+    def _comparing(self, first: str, second: str) -> list[str]:
+        """Return the columns that compare two settings. Raises UserError if there are none."""
+        columns = [column for column in self.columns if self.compares(column, first, second)]
+        if not columns:
+            raise UserError(
+                f"{', '.join(self.columns)} of {first} and {second} are of different objectives or data, and do not "
+                "compare: type, for example, --columns test/mse"
+            )
+        return columns
 
     def _by_rest(self, word: str) -> dict[tuple[Any, ...], dict[str, float]]:
         """Return the numbers of the runs that have `word`, KEY=VALUE, by all that the runs of a pair share."""
@@ -166,6 +198,21 @@ class Report:
             if setting.values.get(key) == value
             for run, numbers in zip(setting.runs, setting.numbers, strict=True)
         }
+
+
+def _usual(everything: list[Setting], known: list[str]) -> list[str]:
+    """Return the columns of a table that nobody chose. One that compares all rows comes first, if there is one."""
+    usual: list[str] = [name for name in ("test/loss", "test/mse") if name in known] or known[:1]
+    shared = [name for name in (*usual, *known) if len(_families(everything, name)) == 1]
+    better = [name for name in shared if name.startswith("test/") and name != "test/images"]
+    return list(dict.fromkeys([*better[:1], *usual]))
+
+
+def _families(settings: Iterable[Setting], column: str) -> dict[Any, list[Setting]]:
+    families: dict[Any, list[Setting]] = {}
+    for setting in settings:
+        families.setdefault(family(setting.values, column), []).append(setting)
+    return families
 
 
 def markdown(rows: list[list[str]]) -> str:
