@@ -1,5 +1,6 @@
 """The command line imports nothing heavy before it must, and answers a mistake with one line."""
 
+import errno
 import json
 import os
 import shutil
@@ -123,7 +124,17 @@ def test_a_verb_explains_itself():
         ("train noise=masking noise.p=2", "noise.p=2 must be from 0 to 1"),
         ("train +model.foo=1", "unexpected keyword argument 'foo'"),
         ("train data=folder data.root=nowhere", "data.root=nowhere is no folder"),
-        ("train trainer=gpu", "gpu"),
+        ("train trainer=gpu", "torch finds no such device here: type trainer=cpu"),
+        ("train data.val_size=2.5", "data.val_size=2.5 must be at least 1 or above 0 to below 1"),
+        ("train model.latent_dim=100000000", "there is not enough memory: choose smaller"),
+        (
+            "train score=val/los",
+            "score=val/los is no number of this run, did you mean 'val/loss'? (there are train/kl,",
+        ),
+        ("train score=test/loss", "is a number of the test split, which selects nothing"),
+        ("train data.classes=[circle]", "no class 'circle' (there are 0, 1,"),
+        ("visualize run=x figures=latent_2d", "type figures=[latent_2d]"),
+        ("train vae", "'vae' is no key=value: type model=vae"),
         ("train trainer.devices=many", "trainer.devices=many is neither"),
         ("train model._target_=os.system", "_target_: os.system is not trusted"),
         ("evaluate", "run is missing: type run="),
@@ -269,3 +280,26 @@ def test_a_users_own_variant_needs_no_fork(run_ae, tmp_path):
 
 def test_the_configs_are_where_the_program_looks():
     assert (configs() / "train.yaml").is_file()
+
+
+@pytest.mark.parametrize("group", ["net", "noise", "reconstruction", "model", "data"])
+def test_an_own_part_that_is_none(run_ae, tmp_path, group):
+    """A class of one's own inherits from the base of its group, or the line says from which."""
+    (tmp_path / "own.py").write_text("class Mine:\n    def __init__(self, **given):\n        pass\n")
+    (tmp_path / "cfg" / group).mkdir(parents=True)
+    more = "shape: [1,8,8]\ndomain: unit\nnum_classes: 10\nroot: null\nbatch_size: 8\n" if group == "data" else ""
+    (tmp_path / "cfg" / group / "mine.yaml").write_text(f"_target_: own.Mine\n{more}")
+    code, line = run_ae("train", "--config-dir", str(tmp_path / "cfg"), f"{group}=mine", "trust=[own]")
+    assert code == 1
+    assert f"{group}: own.Mine is no " in line
+    assert "from aelab." in line
+
+
+def test_a_disk_that_is_full(monkeypatch, run_ae):
+    def full(*_, **__):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("aelab.runs.run.write_text", full)
+    code, line = run_ae("train")
+    assert code == 1
+    assert line.startswith("ae: the disk is full: make room and type the same line again")

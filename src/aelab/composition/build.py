@@ -73,6 +73,8 @@ def data(config: DictConfig) -> DataModule:
     noise = build(config.noise, trust)
     fits.check("noise", noise, tuple(config.data.shape), config.data.domain)
     built: DataModule = build(part, trust, noise=noise, seed=config.seed, **more)
+    if not isinstance(built, DataModule):
+        raise UserError(f"data: {part._target_} is no DataModule: from aelab.data.base import DataModule, and inherit")
     return built
 
 
@@ -150,6 +152,13 @@ def trained_autoencoder(run: Run, which: str = "best") -> Autoencoder:
     if not isinstance(built, Autoencoder):
         raise UserError(f"{run.folder} is a classifier, and this wants the run of an autoencoder")
     return built
+
+
+def check_device(config: DictConfig) -> None:
+    """Raise UserError if the run asks for a device that this machine does not have."""
+    wanted = config.trainer.accelerator
+    if wanted in ("gpu", "cuda", "mps") and device_of(config).type == "cpu":
+        raise UserError(f"trainer.accelerator={wanted}: torch finds no such device here: type trainer=cpu")
 
 
 def device_of(config: DictConfig) -> torch.device:

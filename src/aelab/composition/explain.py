@@ -1,5 +1,6 @@
 """A mistake in one line: what is wrong, what was expected, what to type."""
 
+import errno
 import re
 import sys
 from collections.abc import Iterator, Mapping
@@ -18,6 +19,8 @@ from aelab.composition.compose import compose, configs
 from aelab.errors import TRACEBACKS, UserError, did_you_mean
 from aelab.runs.log import Console, start_console
 from aelab.runs.run import Run
+
+ROOM = "make room and type the same line again, or choose another paths.log_dir"
 
 
 def explain(error: Exception, verb: str, words: list[str]) -> str | None:
@@ -52,8 +55,16 @@ def explain(error: Exception, verb: str, words: list[str]) -> str | None:
             return text.removesuffix(" See https://hydra.cc/docs/1.2/advanced/override_grammar/basic for details")
         case ValueError() if "Config group override must be a string" in text:
             return "a group cannot be set to null on the command line: type ~GROUP to leave it out"
+        case OSError(errno=errno.ENOSPC | errno.EDQUOT, filename=filename):
+            return f"the disk is full{f', and {filename} cannot be written' if filename else ''}: {ROOM}"
+        case RuntimeError() if "inline_container" in text:  # torch does not say why a checkpoint cannot be written
+            return f"a checkpoint cannot be written, the disk may be full: {ROOM}"
+        case MemoryError() | RuntimeError() if re.search("can't allocate memory|out of memory", text) or not text:
+            return "there is not enough memory: choose smaller data.batch_size, net.… or model.latent_dim"
         case OSError(strerror=str(), filename=str() | Path() as filename):
-            return f"{filename}: {error.strerror}"
+            rights = error.errno in (errno.EACCES, errno.EROFS)
+            hint = ": change its rights, or type another folder (paths.log_dir=… for runs)" if rights else ""
+            return f"{filename}: {error.strerror}{hint}"
         case OSError():
             return text
     if type(error).__name__ == "MisconfigurationException":  # of Lightning, which is not imported for its name

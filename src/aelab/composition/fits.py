@@ -8,7 +8,12 @@ from hydra.utils import get_class
 
 from aelab.composition.compose import configs
 from aelab.errors import UserError
+from aelab.models.base import Autoencoder
+from aelab.nets.base import Net
+from aelab.noise import Noise
+from aelab.reconstruction import Reconstruction
 
+BASES: dict[str, type] = {"model": Autoencoder, "net": Net, "noise": Noise, "reconstruction": Reconstruction}
 KINDS = ("vectors", "signals", "images", "volumes")
 DOMAINS = {"unit": "numbers in [0, 1]", "real": "real numbers", "tokens": "tokens"}
 
@@ -16,15 +21,20 @@ DOMAINS = {"unit": "numbers in [0, 1]", "real": "real numbers", "tokens": "token
 def check(group: str, part: Any, shape: tuple[int, ...], domain: str) -> None:
     """Raise UserError if a part of `group`, or its class, does not take data of this shape and domain.
 
-    The line says which do.
+    The line says which do. A user's own class inherits from the base of its group, or that is said.
     """
+    own = part if isinstance(part, type) else type(part)
+    if (base := BASES[group]) not in own.__mro__:
+        raise UserError(
+            f"{group}: {own.__module__}.{own.__qualname__} is no {base.__name__}: write "
+            f"class {own.__name__}({base.__name__}), with from {base.__module__} import {base.__name__}"
+        )
     rank = len(shape) - 1
     if rank > 3:
         raise UserError(f"data.shape={list(shape)} has {rank} sizes: it must have one channel axis and 0 to 3 sizes")
     kinds, domains = getattr(part, "ranks", range(4)), getattr(part, "domains", tuple(DOMAINS))
     if domain in domains and rank in kinds:
         return
-    own = part if isinstance(part, type) else type(part)
     name = next((name for name, kind in _choices(group) if kind is own), own.__name__)
     if domain not in domains:
         wants, are = " and ".join(DOMAINS[one] for one in domains), DOMAINS[domain]

@@ -23,7 +23,7 @@ from aelab.data.resident import Resident
 from aelab.data.stream import Stream
 from aelab.errors import UserError, did_you_mean
 from aelab.noise import Noise
-from aelab.ranges import Count, Whole
+from aelab.ranges import Count, ProperShare, Whole
 
 
 @dataclass(eq=False, kw_only=True)
@@ -45,7 +45,7 @@ class DataModule(LightningDataModule):
     eval_batch_size: Count
     drop_last: bool
     """Whether an epoch of training leaves out its last batch if that is smaller. Evaluation never leaves out any."""
-    val_size: int | float
+    val_size: Count | ProperShare
     """Size of the validation split, as a number of data or as a share below 1 of the official training split."""
     split_seed: int
     """Seed of the validation split. It is not the run's seed, so runs that differ in seed share their split."""

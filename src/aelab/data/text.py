@@ -21,7 +21,7 @@ from aelab.data.drawing import written
 from aelab.data.loader import Items
 from aelab.data.text_files import read, words
 from aelab.errors import UserError
-from aelab.ranges import Count
+from aelab.ranges import Count, ProperShare
 from aelab.tokens import END, MASK, PADDING, SPECIAL, UNKNOWN
 
 log = logging.getLogger(__name__)
@@ -37,7 +37,7 @@ class Text(DataModule):
     """Tokens of a text, its end included."""
     vocabulary: Count
     """Number of ids. Of bytes it is 260. Of words, the most frequent ones of the training split have an id."""
-    test_size: int | float
+    test_size: Count | ProperShare
     """Size of the test split, as a number or a share below 1, if the source has none of its own."""
 
     def __post_init__(self) -> None:

@@ -14,6 +14,7 @@ from torch import Generator, Tensor
 from aelab.data.base import DataModule
 from aelab.data.loader import Items, as_floats
 from aelab.errors import UserError
+from aelab.ranges import Count, ProperShare
 
 ROWS = 4096  # data that are looked at together, so that an array on disk is never read as a whole
 
@@ -56,7 +57,7 @@ class Values(DataModule):
     missing_values: Literal["refuse", "median", "skip"]
     """What becomes of numbers that are missing. `median`: the training median of their channel. `skip`: they are seen
     as 0, which is the mean, and no loss counts them."""
-    test_size: int | float
+    test_size: Count | ProperShare
     """Size of the test split, as a number of data or as a share below 1, if the source has none of its own."""
     test_seed: int
     """Seed of that test split."""

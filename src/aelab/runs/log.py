@@ -2,6 +2,7 @@
 
 import logging
 import sys
+import threading
 import warnings
 from pathlib import Path
 
@@ -19,11 +20,17 @@ class Console(logging.Handler):
 
 def start_log(folder: Path, quiet: bool = False) -> None:
     """Send messages to `train.log` and, unless `quiet`, to the console. Of libraries, only warnings are sent."""
+    logging.raiseExceptions = False  # a log that cannot be written stops nothing, and prints no traceback
+    threading.excepthook = _say  # nor does TensorBoard's writer
     file = logging.FileHandler(folder / "train.log", encoding="utf-8")
     file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     stop_log()
     logging.getLogger().addHandler(file)
     start_console(None if quiet else Console())
+
+
+def _say(failure: threading.ExceptHookArgs) -> None:
+    logging.getLogger("aelab").warning("%s", failure.exc_value)
 
 
 def stop_log() -> None:

@@ -58,7 +58,10 @@ class Run:
         If the folder holds a run with the same config, return that run. Raises UserError if it holds a run with
         another config.
         """
-        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UserError(f"{folder} cannot be made ({error.strerror}): type another paths.log_dir=…") from error
         if (folder / "config.yaml").exists():
             run = cls(folder, config.trust)
             if differences := run.differences(config):

@@ -42,6 +42,7 @@ def complete(run: Run, chosen: Mapping[str, str] | None = None) -> Score:
         recorded: Score = run.manifest["score"]
         return recorded
     with run.training(_hardware(run.config)):
+        build.check_device(run.config)
         # What does not go together fails here, before anything is read and before a process is started.
         data, model = build.data(run.config), build.model(run.config)
         data.setup()
