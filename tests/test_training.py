@@ -224,20 +224,21 @@ def test_early_stopping(tmp_path):
 
 
 def test_averaged_weights_are_what_is_saved_and_evaluated(tmp_path):
-    """The average is that of a hand-written loop over the weights of every step."""
-    overrides = ("callbacks=[ema]", "callbacks.ema.decay=0.9", "trainer.max_epochs=1", "model=ae")
+    """The average is that of a hand-written loop over the weights of every step, whose decay rises to 0.7."""
+    overrides = ("callbacks=[ema]", "callbacks.ema.decay=0.7", "trainer.max_epochs=1", "model=ae")
     run = trained(tmp_path / "run", *overrides)
 
     config, _ = compose("train", overrides)
     model, data = build.model(config), build.data(config)
     optimizer = model.optimizer(model.parameters())
     average: list[torch.Tensor] = []
-    for batch in data.batches("train"):
+    for n, batch in enumerate(data.batches("train")):
         optimizer.zero_grad()
         model.loss(batch)["loss"].backward()
         optimizer.step()
         now = [p.detach().clone() for p in model.parameters()]
-        average = [0.9 * a + 0.1 * b for a, b in zip(average, now, strict=True)] if average else now
+        d = min(0.7, (1 + n) / (10 + n))
+        average = [d * a + (1 - d) * b for a, b in zip(average, now, strict=True)] if average else now
     for saved, expected in zip(load(run.folder, "last").parameters(), average, strict=True):
         torch.testing.assert_close(saved, expected, rtol=1e-5, atol=1e-6)
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-VERSION = 7
+VERSION = 8
 
 Part = dict[str, Any]
 Change = Callable[[Part, Part], None]
@@ -197,6 +197,9 @@ def _shows(part: Part, root: Part) -> None:
     """What two models show followed from the noise. Some runs of version 6 say it already."""
     if part["_target_"] in ("aelab.models.dae.DAE", "aelab.models.structured_cvae.StructuredCVAE"):
         part.setdefault("shows", None)
+
+
+# Version 8: `callbacks=[ema]` is a class of this program, whose decay rises. An older run keeps its constant decay.
 
 
 def word_today(word: str) -> str:
