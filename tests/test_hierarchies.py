@@ -109,7 +109,7 @@ def test_free_bits_are_free_for_each_level():
 
 def test_a_level_that_dies_is_named_and_drawn(tmp_path):
     words = ["data=digits", "net.hidden_dims=[32]", "logger=[]", "metrics=[likelihood]", "metrics.likelihood.k=[5]"]
-    run = trained(tmp_path / "run", *MODELS["bottom_up"], *words, "trainer.max_epochs=5", "data.batch_size=32")
+    run = trained(tmp_path / "run", *MODELS["bottom_up"], *words, "trainer.max_epochs=5", "data.batch_size=10")
     assert (run.folder / "train.log").read_text(encoding="utf-8").count(
         "the lowest first, 2, 3 died: their KL is below 0.1"
     ) == 1

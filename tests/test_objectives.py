@@ -378,9 +378,12 @@ def test_an_ill_code_is_warned_about_once(tmp_path):
         ("vae", ("model.beta=1000",), "the posterior collapsed"),
         ("vqvae", ("model.codebook_size=2000", "model.revive_after=0"), "the codebook died"),
     ):
-        run = trained(tmp_path / name, f"model={name}", "trainer.max_epochs=4", "logger=[]", *overrides)
+        small = ("data.batch_size=10", "trainer.max_epochs=5", "logger=[]")
+        run = trained(tmp_path / name, f"model={name}", *small, *overrides)
         text = (run.folder / "train.log").read_text(encoding="utf-8")
         assert text.count(words) == 1, name
+        early = trained(tmp_path / f"{name}_early", f"model={name}", *small, *overrides, "trainer.max_epochs=3")
+        assert words not in (early.folder / "train.log").read_text(encoding="utf-8"), "a code may wake up late"
 
 
 def test_structured_cvae_explains_what_is_hidden(monkeypatch):

@@ -17,6 +17,7 @@ from aelab.data.loader import Batch
 
 log = logging.getLogger(__name__)
 
+EARLY = 500  # steps, before which no code is called ill
 LEAST = 0.1  # nats, below which a level of a hierarchy counts as dead
 
 
@@ -40,9 +41,8 @@ class Health(Callback):
     - `used_entries`: number of entries that are used at least once.
 
     One warning is logged if a posterior collapsed, if a level of a hierarchy says less than 0.1 nats, if more than half
-    of the units are dead, or if fewer than a tenth of the entries are used. It comes in the third epoch or later,
-    because a code may wake up late. A shorter run is judged in its last epoch. `folder` is where pictures go. If it is
-    None, no picture is drawn.
+    of the units are dead, or if fewer than a tenth of the entries are used. No warning comes before step 500, because a
+    code may wake up late. `folder` is where pictures go. If it is None, no picture is drawn.
     """
 
     def __init__(self, folder: str | None) -> None:
@@ -84,8 +84,7 @@ class Health(Callback):
             if "kl_per_level" in sums:
                 levels = _bars(sums["kl_per_level"] / sums["images"], "levels, the lowest first")
                 show(trainer, self.folder, "kl_per_level", levels)
-        last = trainer.current_epoch + 1 == trainer.max_epochs
-        if illness and not self.warned and (last or trainer.current_epoch >= 2):
+        if illness and not self.warned and trainer.global_step >= EARLY:
             self.warned = True
             log.warning(illness)
 

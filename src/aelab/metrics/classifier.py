@@ -17,6 +17,7 @@ from aelab.composition.trained import Trained
 from aelab.data.base import DataModule
 from aelab.errors import UserError
 
+GOOD = 0.9  # share of test images, below which a classifier judges badly
 VERSION = 1  # numbers of two versions of the net and its training are not comparable
 EPOCHS = 5
 IMAGES = 60_000  # at most this many training images, drawn at random
@@ -67,7 +68,8 @@ def classifier(trained: Trained) -> Classifier:
             net.load_state_dict(torch.load(path, map_location=trained.device, weights_only=True))
         except Exception as error:
             raise UserError(f"{path} is broken: delete it, and the next evaluation trains it again") from error
-        return net.eval()
+        _judge(net.eval(), trained)
+        return net
     x, y = trained.images("train", IMAGES)
     randomness.seed(trained.device, "classifier")
     net = Classifier(data.shape[0], data.num_classes).to(trained.device)
@@ -79,16 +81,23 @@ def classifier(trained: Trained) -> Classifier:
                 optimizer.zero_grad()
                 F.cross_entropy(logits, y[rows].to(trained.device)).backward()
                 optimizer.step()
-    x_test, y_test = trained.images("test")
-    right = (net.logits(features(net, x_test, trained.device)).argmax(1).cpu() == y_test).float().mean()
-    log.info(
-        "trained the classifier that samples are compared with: %.1f %% of the test images right, kept as %s",
-        100 * right,
-        path,
-    )
+    log.info("trained the classifier that samples are compared with, kept as %s", path)
     with replacing(path) as file:
         torch.save(net.state_dict(), file)
-    return net.eval()
+    _judge(net.eval(), trained)
+    return net
+
+
+def _judge(net: Classifier, trained: Trained) -> None:
+    """Warn if the classifier is too weak for what is said in its features."""
+    x, y = trained.images("test", IMAGES)
+    right = (net.logits(features(net, x, trained.device)).argmax(1).cpu() == y).float().mean()
+    if right < GOOD:
+        log.warning(
+            "the classifier that judges samples is right for %.0f %% of the test images: what it says (frechet, "
+            "precision, recall, coherence) is worth little",
+            100 * right,
+        )
 
 
 def _key(data: DataModule) -> str:

@@ -1,5 +1,6 @@
 """Comparison of generated images, and of reconstructions, with the images of the test split."""
 
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -16,8 +17,11 @@ from aelab.metrics.classifier import classifier, features
 from aelab.ranges import Count
 from aelab.samplers import Sampler
 
+log = logging.getLogger(__name__)
+
 TRAIN = 60_000  # at most this many training images are searched for the nearest one
 NEAREST = 1000  # number of samples whose nearest training image is searched for
+FEW = 10  # images per feature, below which a covariance is not known
 INCEPTION = 2048  # features, which is how torchmetrics calls the last layer of Inception
 WEIGHTS = "weights-inception-2015-12-05-6726825d.pth"  # the name that torch-fidelity gives the file
 
@@ -54,7 +58,7 @@ class Generation:
 
     def __post_init__(self) -> None:
         if self.inception:  # what is missing is said before hours of training
-            require("torch_fidelity", "metrics.generation.inception=true")
+            require("torch_fidelity", "metrics.generation.inception=true", "type metrics.generation.inception=false")
             _distance(INCEPTION)
 
     @needs("images", "labels")
@@ -65,6 +69,8 @@ class Generation:
         if self.inception or (self.inception is None and _inception_is_there()):
             extractors["fid"] = INCEPTION
         real = trained.images("test", self.samples)[0]
+        if len(real) < FEW * net.num_features:
+            log.warning("Fréchet distances of %d images are too large, because so few have no covariance", len(real))
         fakes = {}
         for name, sampler in self.samplers.items():
             try:

@@ -1,6 +1,7 @@
 """Lower bounds of log p(x), for models with a normal posterior and a reconstruction term that is a likelihood."""
 
 import functools
+import logging
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -11,6 +12,9 @@ from torch import Tensor
 
 from aelab.composition.trained import Trained
 from aelab.ranges import Count
+from aelab.reconstruction import BCE
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -23,7 +27,7 @@ class Likelihood:
     - `log_p_k` for each k of `k`: log (1/k) sum_i w_i, the importance-weighted bound L_k. It rises to log p(x) with k
       (Burda, Grosse & Salakhutdinov, 2016, equation 8);
     - `bits_per_dim`: -log_p / (D log 2) of the largest k, with D = C H W. For a density of pixels in [0, 1], 8 is
-      added, which rescales the density to 256 greys.
+      added, which rescales the density to 256 greys. BCE of greys has none, because it is no likelihood of them.
 
     At most `codes_at_once` codes are drawn together, but at least one per image of a batch. They are added up before
     the next are drawn. A larger k therefore costs time, and no memory. At most `images` test images are used, or all
@@ -52,9 +56,12 @@ class Likelihood:
             elbo += mean
             images += n
         values = (bounds / images).tolist()
+        numbers = {"elbo": elbo / images} | {f"log_p_{k}": value for k, value in zip(marks, values, strict=True)}
+        if not model.density and isinstance(model.reconstruction, BCE) and not ((batch.x == 0) | (batch.x == 1)).all():
+            log.info("no likelihood/bits_per_dim: BCE takes greys for chances: data.binarize=dynamic, or another term")
+            return numbers
         bits = -values[-1] / (math.log(2) * math.prod(trained.data.shape)) + 8 * model.density
-        named = {f"log_p_{k}": value for k, value in zip(marks, values, strict=True)}
-        return {"elbo": elbo / images, **named, "bits_per_dim": bits}
+        return numbers | {"bits_per_dim": bits}
 
 
 def importance_weighted(
