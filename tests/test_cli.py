@@ -6,9 +6,11 @@ import os
 import shutil
 import subprocess
 import sys
+from importlib.metadata import version
 
 import pytest
 import torch
+import yaml
 from conftest import names, write_idx
 
 from aelab import cli
@@ -61,6 +63,28 @@ def test_waiting_threads_do_not_spin_unless_the_user_wants_it(chosen, expected):
     env = {key: value for key, value in os.environ.items() if key not in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")}
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=env | chosen)
     assert done.stdout.strip() == expected, done.stderr
+
+
+@pytest.mark.parametrize("verb", [verb for verb, composed in cli.VERBS.items() if composed and verb != "train"])
+def test_a_verb_explains_its_own_keys(verb):
+    said = ae(verb, "--help").stdout
+    config = yaml.safe_load((configs() / f"{verb}.yaml").read_text(encoding="utf-8"))
+    for key in set(config) - {"defaults", "hydra"}:
+        assert f"\n    {key}:" in said
+    assert f"ae {verb}" in said
+
+
+def test_the_version():
+    assert ae("--version").stdout == f"ae {version('aelab')}\n"
+
+
+def test_what_to_type_next(run_ae, tmp_path):
+    small = ("model=ae", "trainer.max_epochs=1", "logger=[]", "~callbacks.pictures")
+    assert run_ae("train", *small, "name='a b'")[0] == 0
+    (folder,) = (tmp_path / "logs" / "a b").iterdir()
+    assert f"next    ae visualize run='logs/a b/{folder.name}' draws it" in run_ae.said
+    assert run_ae("train", "-m", *small, "name=s", "seed=0,1")[0] == 0
+    assert "job     2 of 2: model=ae,trainer.max_epochs=1,logger=[]," in run_ae.said
 
 
 def test_the_log_begins_with_what_a_model_chose(run_ae, tmp_path):

@@ -126,3 +126,24 @@ def test_few_and_tall_images(n, size, tmp_path):
     assert {"reconstructions", "priors", "interpolations", "traversals", "manifold", "latent_2d"} <= set(drawn)
     metrics = evaluate(run, groups=build.metrics(compose("evaluate", [f"run={run.folder}"])[0]))
     assert {"representation", "generation", "reconstruction"} <= {name.split("/")[0] for name in metrics}
+
+
+def test_names_that_people_look_for(own_run, monkeypatch):
+    monkeypatch.setattr(figures, "POINTS", 100)
+    assert draw(own_run, ["tsne", "t_sne", "interpolation"], images=[3, 14]) == ["latent_2d", "interpolations"]
+    with pytest.raises(Unsupported, match=r"from one test image to another: type images=\[3,14\]"):
+        draw(own_run, ["interpolations"], images=[3])
+    with pytest.raises(UserError, match="no figure 'interpolatoin', did you mean 'interpolation'"):
+        draw(own_run, ["interpolatoin"])
+
+
+def test_interpolations_lead_between_the_data_that_were_chosen(own_run, monkeypatch):
+    subject, shown = Trained.of(own_run), []
+    subject.shown = [14, 3, 14]
+    monkeypatch.setattr(figures, "sheet", lambda rows, *_: shown.extend(rows))
+    with torch.no_grad():
+        figures.interpolations(subject, own_run)
+    x = subject.data.pictures(subject.images("test")[0])
+    assert len(shown) == 4
+    torch.testing.assert_close(shown[0][[0, -1]], x[[14, 3]])
+    torch.testing.assert_close(shown[2][[0, -1]], x[[3, 14]])

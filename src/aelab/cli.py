@@ -3,6 +3,7 @@
 import importlib
 import locale
 import os
+import re
 import signal
 import sys
 from importlib.metadata import version
@@ -76,7 +77,9 @@ def main() -> None:
         if verb not in VERBS:
             raise UserError(f"no verb '{verb}'{did_you_mean(verb, VERBS)} (there are {', '.join(VERBS)})")
         command = importlib.import_module(f"aelab.commands.{verb}").main
-        if VERBS[verb]:
+        if VERBS[verb] and verb != "train" and {"-h", "--help"} & set(words):
+            print(_help(verb), end="")
+        elif VERBS[verb]:
             import hydra
 
             from aelab.composition.compose import configs, register_resolvers
@@ -87,3 +90,14 @@ def main() -> None:
             hydra.main(version_base="1.3", config_path=str(configs()), config_name=verb)(command)()
         else:
             command(words)
+
+
+def _help(verb: str) -> str:
+    """Return what a verb is for, and its keys as its config explains them."""
+    from aelab.composition.compose import configs
+
+    text = (configs() / f"{verb}.yaml").read_text(encoding="utf-8")
+    blocks = re.split(r"\n(?=\S)", text)  # a block is a key with what is indented below it
+    keys = [block for block in blocks if not block.startswith(("#", "defaults:", "hydra:"))]
+    about = importlib.import_module(f"aelab.commands.{verb}").__doc__ or ""
+    return f"{about.strip()}\n\n" + "".join(f"    {line}\n" for key in keys for line in key.splitlines() if line)

@@ -1,4 +1,7 @@
-"""`ae evaluate run=DIR`: the numbers of a trained run, from nothing but its folder."""
+"""`ae evaluate run=DIR`: the numbers of a trained run, from nothing but its folder.
+
+`metrics=[reconstruction,anomaly]` chooses groups of numbers (docs/metrics.md), and `metrics.anomaly.KEY=…` their keys.
+"""
 
 import json
 import sys

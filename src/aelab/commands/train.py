@@ -10,15 +10,20 @@ From the command line to the loss it is six hops:
 6. `training_step` calls the `loss` of the model, for example the one in `aelab/models/vae.py`.
 """
 
+import os
+import sys
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING, Any
 
 from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
 
 from aelab.composition.compose import chosen_by_others, group_choices
 from aelab.composition.explain import task
 from aelab.ranges import Whole
 from aelab.runs.run import Run
+from aelab.runs.sweep import Sweep
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -50,14 +55,32 @@ def main(config: "DictConfig") -> "Score":
         if config.resume is None:
             config.folder = str(folder)
             check(config, config.trust)
-        from aelab.training.complete import complete  # torch takes seconds, and most mistakes were found by now
         from aelab.training.processes import join, node
 
         if config.resume is not None:
             run = Run(config.resume, config.trust)
             run.check_paths()
-            return complete(run)
+            return _told(run, None)
         if config.trainer.num_nodes != 1 and node() > 0:
             return join(folder, config)
         words = list(HydraConfig.get().overrides.task)
-        return complete(Run.start(folder, config, group_choices(), words), chosen_by_others())
+        return _told(Run.start(folder, config, group_choices(), words), chosen_by_others())
+
+
+def _told(run: Run, chosen: dict[str, str] | None) -> "Score":
+    """Complete a run. Say which job of a sweep it is, or what to type next."""
+    from aelab.training.complete import complete  # torch takes seconds, and most mistakes were found by now
+
+    hydra, place = HydraConfig.get(), quote(os.path.relpath(run.folder))
+    if hydra.mode == RunMode.MULTIRUN:
+        jobs = list(Sweep(run.folder.parent).jobs)
+        total = hydra.sweeper.get("n_trials", len(jobs))
+        print(f"job     {jobs.index(run.folder.name) + 1} of {total}: {run.folder.name}", flush=True)
+        return complete(run, chosen)
+    try:
+        score = complete(run, chosen)
+    except (KeyboardInterrupt, SystemExit):
+        print(f"stopped ae train resume={place} goes on with it", file=sys.stderr)
+        raise
+    print(f"next    ae visualize run={place} draws it; ae evaluate, ae explore and ae predict take it too")
+    return score

@@ -57,12 +57,7 @@ class Trained:
 
     def examples(self, n: int) -> Batch:
         """Return `n` test data under the run's noise: those of `shown`, or else drawn evenly from the classes."""
-        labels = self.images("test")[1]
-        if unknown := [index for index in self.shown or [] if not 0 <= index < len(labels)]:
-            raise UserError(
-                f"images={self.shown}: there is no test image {unknown[0]} (they are 0 … {len(labels) - 1})"
-            )
-        chosen = torch.tensor(self.shown or evenly(labels, n)).sort().values
+        chosen = torch.tensor(self.chosen(evenly(self.images("test")[1], n))).sort().values
         parts: list[list[Any]] = []
         start = 0
         for batch in self.batches("test"):
@@ -71,6 +66,13 @@ class Trained:
             parts.append([None if t is None else t[rows.to(t.device)] for t in batch[:4]])
         joined: list[Any] = [None if some[0] is None else torch.cat(some) for some in zip(*parts, strict=True)]
         return Batch(*joined)
+
+    def chosen(self, otherwise: Sequence[int]) -> list[int]:
+        """Return the indices of the test data that figures show. Raises UserError for one that does not exist."""
+        n = len(self.images("test")[1])
+        if unknown := [index for index in self.shown or [] if not 0 <= index < n]:
+            raise UserError(f"images={self.shown}: there is no test image {unknown[0]} (they are 0 … {n - 1})")
+        return list(self.shown or otherwise)
 
     def _images(self, split: Split, limit: int | None = None) -> tuple[Tensor, Tensor]:
         """Return clean data (N, C, *sizes) and labels (N, …), on the CPU. What is missing is nan."""
@@ -147,9 +149,9 @@ def load(folder: str | Path, checkpoint: str = "best", trust: Sequence[str] = ()
 
     An autoencoder (see `aelab.models.base`) has `encode(x)`, `decode(z)`, `model(x)` and, if it is generative,
     `sample(n)`. Of a classifier, `model(x)` gives logits and `features(x)` gives codes. `trust` names packages of your
-    own that the run's config may build from.
+    own that the run's config may build from. The weights need no gradients (`model.requires_grad_(True)`: they do).
     """
-    return build.trained(Run(folder, trust), checkpoint)
+    return build.trained(Run(folder, trust), checkpoint).requires_grad_(False)
 
 
 def evenly(labels: Tensor, n: int) -> list[int]:

@@ -81,12 +81,18 @@ def manifold(trained: Trained, run: Run) -> Figure:
 
 @needs("vector", "pair")
 def interpolations(trained: Trained, run: Run) -> Figure:
-    """Draw what is decoded between the codes of two test images, along a line (odd rows) and an arc (even rows)."""
+    """Draw what is decoded between the codes of two test images, along a line (odd rows) and an arc (even rows).
+
+    `images` of `ae visualize` are the images, in their order: two or more.
+    """
     x, y = trained.images("test")
     x = trained.data.pictures(x)
     z = trained.codes("test")[0]
+    chosen = trained.chosen(range(min(5, len(z))))
+    if len(chosen) < 2:
+        raise Unsupported("it leads from one test image to another: type images=[3,14]")
     rows = []
-    for a, b in pairwise(range(min(5, len(z)))):
+    for a, b in pairwise(chosen):
         for path in (_line, _arc):
             points = np.stack([path(z[a].numpy(), z[b].numpy(), t) for t in np.linspace(0, 1, COLUMNS)])
             middle = _decode(trained, points, y[[a] * (COLUMNS // 2) + [b] * (COLUMNS - COLUMNS // 2)])

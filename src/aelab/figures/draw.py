@@ -18,6 +18,18 @@ from aelab.errors import Unsupported, UserError, did_you_mean
 from aelab.figures import codes, curves, images
 from aelab.runs.run import Run
 
+SYNONYMS = {  # names that people look for
+    "tsne": "latent_2d",
+    "t_sne": "latent_2d",
+    "umap": "latent_2d",
+    "pca": "latent_2d",
+    "latent": "latent_2d",
+    "samples": "priors",
+    "interpolation": "interpolations",
+    "traversal": "traversals",
+    "reconstruction": "reconstructions",
+    "anomalies": "strangest",
+}
 SPRITE = 8192  # pixels a side, at most, of the projector's sheet of pictures
 
 log = logging.getLogger(__name__)
@@ -55,9 +67,11 @@ def draw(
     that does not exist, and for a figure in `names` that the run does not support.
     """
     known = figures()
+    names = names and list(dict.fromkeys(SYNONYMS.get(name.lower(), name) for name in names))
     for name in names or []:
         if name not in known:
-            raise UserError(f"no figure '{name}'{did_you_mean(name, known)} (there are {', '.join(known)})")
+            hint = did_you_mean(name, [*known, *SYNONYMS])
+            raise UserError(f"no figure '{name}'{hint} (there are {', '.join(known)})")
     trained = Trained.of(run, checkpoint, root)
     trained.shown = list(images) if images else None
     place = Place.of(run, trained.data, checkpoint).name
