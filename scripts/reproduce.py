@@ -43,7 +43,13 @@ ELSEWHERE = (
     "trainer.devices=",
     "trust=",
 )  # these words change no number
-HEAD = ["experiment", "number", "published", "obtained", "seeds", "minutes a run", "on", "deviation", "command"]
+INTRODUCTION = """\
+# Reproduced numbers
+
+For who wants to know whether a number of a paper comes out here, and how. `python scripts/reproduce.py` makes this
+page: mean ± standard deviation over seeds. A dash stands where nothing was published or measured. What differs from the
+paper is a footnote. Minutes are those of the clock, of runs made in one stretch on a machine that had other work beside.
+"""
 
 
 def main() -> None:
@@ -144,32 +150,17 @@ def recorded() -> dict[str, dict[str, Any]]:
 def write_tables() -> None:
     """Write docs/reproduction.md, and the table in README.md, which has the numbers marked `readme`."""
     about = dict(papers())
-    lines: list[list[str]] = []
-    short = [["experiment", "number", "published", "obtained"]]
-    wide = []
+    short = [["experiment", "published", "ours", "more"]]
+    sections, notes = [], list[str]()
     for name, rows in sorted(recorded().items()):
         paper = about[next(iter(rows.values()))["experiment"]]
-        if "columns" in paper:
-            wide.append(f"## {name}\n\n{paper['title']}: {paper['protocol']}.\n\n{columns(paper, rows)}")
-        else:
-            said = ""
-            for row in paper["rows"]:
-                if row in rows:
-                    deviation = "; ".join(
-                        [paper["rows"][row].get("deviation", paper["deviation"]), *rows[row]["changed"]]
-                    )
-                    lines += numbers(name, row, paper, rows[row], "the same" if deviation == said else deviation)
-                    short += headlines(name, row, paper, rows[row])
-                    said = deviation
-    table = markdown([HEAD, *lines])
-    protocols = "\n".join(
-        f"- `{name}`: {paper['title']}. {paper['protocol']}." for name, paper in about.items() if "columns" not in paper
-    )
-    head = (
-        "# Reproduced numbers\n\nMade by `python scripts/reproduce.py`: mean ± standard deviation over seeds. "
-        "Minutes are those of the clock, of runs made in one stretch, on a machine that had other work beside.\n"
-    )
-    text = "\n".join([head, table, f"## Protocols\n\n{protocols}\n", *wide])
+        body = columns(paper, rows) if "columns" in paper else section(name, paper, rows, notes)
+        sections.append(f"## {name}\n\n{paper['title']}: {paper['protocol']}.\n\n{body}")
+        for row in paper["rows"]:
+            if row in rows and "columns" not in paper:
+                short += headlines(name, row, paper, rows[row])
+    footnotes = "\n".join(f"[^{number}]: {note}." for number, note in enumerate(notes, 1))
+    text = "\n".join([INTRODUCTION, *sections, f"## Deviations\n\n{footnotes}\n"])
     write_text(ROOT / "docs" / "reproduction.md", text)
     readme, (begin, end) = ROOT / "README.md", ("<!-- reproduction -->\n", "<!-- /reproduction -->")
     new = re.sub(
@@ -181,43 +172,54 @@ def write_tables() -> None:
     write_text(readme, new)
 
 
-def numbers(name: str, row: str, paper: dict[str, Any], entry: dict[str, Any], deviation: str) -> Iterator[list[str]]:
-    """Yield a line of the table for each number of a row. What all lines share stands in the first one."""
-    shared = [
-        ", ".join(map(str, entry["seeds"])),
-        entry["minutes"],
-        entry["hardware"],
-        deviation,
-        f"`ae {shlex.join(command(entry['experiment'], row, paper, entry['changed']))}`",
-    ]
-    for key, number in paper["rows"][row]["numbers"].items():
-        if key in entry["numbers"]:
-            got = obtained(entry["numbers"][key], number)
-            yield [
-                f"`{name}` {row}",
-                f"{number['name']}, {number['unit']}",
-                str(number.get("published", "—")),
-                got,
-                *shared,
-            ]
-            shared = [""] * len(shared)
+def section(name: str, paper: dict[str, Any], rows: dict[str, Any], notes: list[str]) -> str:
+    """Return the numbers of an experiment, a line each, and the command of each of its rows.
+
+    A deviation is a footnote, which is added to `notes`. A number that was published in another measure
+    (`published_otherwise`) stands in a column of its own.
+    """
+    there = [row for row in paper["rows"] if row in rows]
+    kinds = [number for row in there for number in paper["rows"][row]["numbers"].values()]
+    others = any("published_otherwise" in number for number in kinds)
+    lines = [["row", "number", "published", "ours", *(["published in another measure"] if others else [])]]
+    commands = []
+    for row in there:
+        entry = rows[row]
+        note = "; ".join([paper["rows"][row].get("deviation", paper["deviation"]), *entry["changed"]])
+        if note not in notes:
+            notes.append(note)
+        label = f"{row}[^{notes.index(note) + 1}]"
+        for key, number in paper["rows"][row]["numbers"].items():
+            if key in entry["numbers"]:
+                cells = [str(number.get(kind, "—")) for kind in ("published", "published_otherwise")]
+                got = obtained(entry["numbers"][key], number)
+                what = f"{number['name']}, {number['unit']}"
+                lines.append([label, what, cells[0], got, *cells[1 : 1 + others]])
+                label = row
+        seeds = ", ".join(map(str, entry["seeds"]))
+        took = "" if entry["minutes"] == "resumed" else f"{entry['minutes']} minutes each; "
+        line = shlex.join(command(entry["experiment"], row, paper, entry["changed"]))
+        commands.append(f"# {row}: seeds {seeds}; {took}{entry['hardware']}\nae {line}")
+    block = "\n".join(commands)
+    return f"{markdown(lines)}\n```bash\n{block}\n```\n"
 
 
 def headlines(name: str, row: str, paper: dict[str, Any], entry: dict[str, Any]) -> Iterator[list[str]]:
     """Yield the line of README's table for each number of a row that is marked `readme`."""
     for key, number in paper["rows"][row]["numbers"].items():
         if "readme" in number and key in entry["numbers"]:
-            yield [f"`{name}`", number["readme"], str(number["published"]), obtained(entry["numbers"][key], number)]
+            got = obtained(entry["numbers"][key], number)
+            yield [number["readme"], str(number["published"]), got, f"[`{name}`](docs/reproduction.md#{name})"]
 
 
 def columns(paper: dict[str, Any], rows: dict[str, Any]) -> str:
     """Return a table with a line for each row and a column for each number."""
     there = [row for row in paper["rows"] if row in rows]
-    lines = [["", *(number["name"] for number in paper["columns"].values()), "minutes", "on"]]
+    lines = [["row", *(number["name"] for number in paper["columns"].values()), "minutes"]]
     for row in there:
         values = rows[row]["numbers"]
-        cells = [obtained(values[key], n) if key in values else "" for key, n in paper["columns"].items()]
-        lines.append([row, *cells, rows[row]["minutes"], rows[row]["hardware"]])
+        cells = [obtained(values[key], n) if key in values else "—" for key, n in paper["columns"].items()]
+        lines.append([row, *cells, rows[row]["minutes"].replace("resumed", "—")])
     return markdown(lines)
 
 
