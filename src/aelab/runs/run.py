@@ -42,14 +42,20 @@ class Run:
     """A run folder that exists. `Run.start` begins a new one, or opens the one that is there."""
 
     def __init__(self, folder: str | Path, trust: Sequence[str] = ()) -> None:
-        """Open a run folder. `trust` names packages outside the allow-list that its config may name.
+        """Open a run folder, or the only one in a folder. `trust` names packages that its config may name, too.
 
-        Raises UserError if the folder is not a run.
+        Raises UserError if the folder is not a run, or holds several.
         """
         self.folder = Path(folder).resolve()
         self.trust = list(trust)
         if not (self.folder / "config.yaml").is_file():
-            raise UserError(f"{folder} is no run folder (it has no config.yaml): type run=logs/NAME/RUN")
+            inside = sorted(self.folder.glob("*/config.yaml"), key=lambda path: path.stat().st_mtime)
+            if len(inside) > 1:
+                newest = inside[-1].parent.name
+                raise UserError(f"{folder} holds {len(inside)} runs: type one of them, such as run={folder}/{newest}")
+            if not inside:
+                raise UserError(f"{folder} is no run folder (it has no config.yaml): type run=logs/NAME/RUN")
+            self.folder = inside[0].parent
 
     @classmethod
     def start(cls, folder: Path, config: DictConfig, choices: dict[str, Any], overrides: Sequence[str] = ()) -> "Run":
