@@ -49,6 +49,7 @@ INTRODUCTION = """\
 For who wants to know whether a number of a paper comes out here, and how. `python scripts/reproduce.py` makes this
 page: mean ± standard deviation over seeds. A dash stands where nothing was published or measured. What differs from the
 paper is a footnote. Minutes are those of the clock, of runs made in one stretch, on a machine with other work beside.
+Each line wants data.root=… where its data lie, if they are not downloaded.
 """
 
 

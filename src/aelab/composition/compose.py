@@ -133,7 +133,7 @@ def _pair(by: str, of: Sequence[int], view: str) -> list[int]:
 
 
 def _of_run(folder: str | None, key: str) -> Any:
-    if folder is None or not (Path(folder) / "config.yaml").is_file():
-        raise UserError(f"data=codes, and data.root={folder} is no trained run: type data.root=logs/NAME/RUN")
+    if folder is None:
+        raise UserError("data=codes is of a trained run: type data.root=logs/NAME/RUN")
     run = Run(folder)
     return [1, 1, math.prod(run.code_shape)] if key == "code_shape" else run.config.data[key]
