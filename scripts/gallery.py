@@ -35,7 +35,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("sweep", type=Path, help="the folder of a sweep over model")
     sweep = Sweep(parser.parse_args().sweep)
-    losses = dict(re.findall(r"^\| `ae train model=(\w+)` \| [^|]+\| ((?:\\\||[^|])+) \|", read("models.md"), re.M))
+    table = re.findall(r"^\| `ae train model=(\w+)` \| [^|]+\| ((?:\\\||[^|])+) \|", read("models.md"), re.M)
+    losses = {model: loss.strip().replace(r"\|", "|") for model, loss in table}
     text, strips, labels = HEAD, [], ["clean"]
     (DOCS / "gallery").mkdir(exist_ok=True)
     clean: Any = None
@@ -50,7 +51,7 @@ def main() -> None:
         labels.append(model)
         line = f"ae train model={model} data=mnist trainer.max_epochs=3   # {took:.0f} s"
         picture = f"![digits, and what {model} made of them](gallery/{model}.png)"
-        text += f"\n## {model}\n\nLoss: {losses[model].strip()}.\n\n```bash\n{line}\n```\n\n{picture}\n"
+        text += f"\n## {model}\n\nLoss: {losses[model]}.\n\n```bash\n{line}\n```\n\n{picture}\n"
     sheet([clean, *strips], labels).savefig(DOCS / "zoo.png", dpi=90, bbox_inches="tight")
     (DOCS / "gallery.md").write_text(text, encoding="utf-8")
 

@@ -80,7 +80,7 @@ def test_a_frozen_classifier_is_logistic_regression_on_the_codes(layer, tmp_path
 @pytest.mark.parametrize("choice", ["model=vae net=conv", "model=vqvae", "model=structured_cvae", "model=topk"])
 def test_any_encoder_can_be_fine_tuned(choice, tmp_path):
     run = trained(tmp_path / "run", *choice.split(), "trainer.max_epochs=1")
-    after = load(finetuned(run, tmp_path / "classifier", "trainer.max_epochs=1").folder)
+    after = build.trained(finetuned(run, tmp_path / "classifier", "trainer.max_epochs=1"))
     x = torch.rand(3, 1, 8, 8)
     z = load(run.folder).encode(x).flatten(1)
     assert after(x).shape == (3, 10)

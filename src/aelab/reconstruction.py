@@ -285,7 +285,7 @@ class DiscretizedLogistic(Elementwise):
 
 
 @dataclass(frozen=True)
-class SSIM:
+class SSIM(Reconstruction):
     """Structural dissimilarity summed over pixels: D (1 - SSIM), D = C H W. It is no likelihood.
 
     `sigma` is the deviation of the Gaussian window in pixels. 1.5 gives a window of 11×11. A window that is larger than
@@ -307,7 +307,7 @@ class SSIM:
 
 
 @dataclass(frozen=True)
-class MSE_SSIM:
+class MSE_SSIM(Reconstruction):
     """A mixture of SSIM and squared error: alpha D (1 - SSIM) + (1 - alpha) sum (x - s(out))². It is no likelihood.
 
     `alpha` is the weight of SSIM, and `sigma` is the deviation of its window. Zhao, Gallo, Frosio & Kautz, Loss
