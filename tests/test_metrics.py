@@ -270,6 +270,8 @@ def test_the_classifier_is_trained_once_for_the_same_data(subject, tmp_path, mon
     assert (first.logits(first(x)).argmax(1) == y).float().mean() > 0.85
     classifier(Trained(subject.model, data("data.classes=[0,1]"), CPU))
     assert len(list(cache().iterdir())) == 2, "other data need another classifier"
+    classifier(Trained(subject.model, data("data.classes=[0,1]"), CPU, str(tmp_path / "kept")))
+    assert len(list((tmp_path / "kept").iterdir())) == 1, "paths.cache_dir says where it is kept"
     path.write_bytes(b"torn")
     with pytest.raises(UserError, match="delete it"):
         classifier(subject)

@@ -140,9 +140,10 @@ class Grid(Completing):
         from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 
         (jobs,) = BasicSweeper.split_arguments(self.parse(arguments), None)
-        self.check(jobs)
+        before = Sweep(self.folder) if (self.folder / "sweep.json").is_file() else None
+        left = [job for job in jobs if before is None or not before.is_done(job)]
+        self.check(left)
         sweep = Sweep.plan(self.folder, jobs)
-        left = [job for job in jobs if sweep.manifest(sweep.name_of(job))["status"] != "done"]
         print(f"sweep   {self.folder}: {len(jobs)} jobs, {len(jobs) - len(left)} done", flush=True)
         failed = {
             sweep.name_of(job): outcome

@@ -73,9 +73,10 @@ def _told(run: Run, chosen: dict[str, str] | None) -> "Score":
 
     hydra, place = HydraConfig.get(), quote(os.path.relpath(run.folder))
     if hydra.mode == RunMode.MULTIRUN:
-        jobs = list(Sweep(run.folder.parent).jobs)
-        total = hydra.sweeper.get("n_trials", len(jobs))
-        print(f"job     {jobs.index(run.folder.name) + 1} of {total}: {run.folder.name}", flush=True)
+        if (run.folder.parent / "sweep.json").is_file():  # a sweeper of the user's own keeps no ledger
+            jobs = list(Sweep(run.folder.parent).jobs)
+            total = hydra.sweeper.get("n_trials", len(jobs))
+            print(f"job     {jobs.index(run.folder.name) + 1} of {total}: {run.folder.name}", flush=True)
         return complete(run, chosen)
     try:
         score = complete(run, chosen)

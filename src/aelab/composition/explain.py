@@ -67,6 +67,8 @@ def explain(error: Exception, verb: str, words: list[str]) -> str | None:
             return f"{filename}: {error.strerror}{hint}"
         case OSError():
             return text
+    if type(error).__module__.partition(".")[0] == "wandb":
+        return f"logger=wandb: {text.rstrip('.')}: type wandb login, or logger.wandb.offline=true"
     if type(error).__name__ == "MisconfigurationException":  # of Lightning, which is not imported for its name
         return text
     return None

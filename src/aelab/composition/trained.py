@@ -27,8 +27,11 @@ log = logging.getLogger(__name__)
 class Trained:
     """A trained model with its data, on a device. All draws are fixed, so the same numbers come out twice."""
 
-    def __init__(self, model: Autoencoder, data: DataModule, device: torch.device) -> None:
-        self.model, self.data, self.device = model.to(device).eval(), data, device
+    def __init__(
+        self, model: Autoencoder, data: DataModule, device: torch.device, cache_dir: str | None = None
+    ) -> None:
+        """`cache_dir`: where what takes long is kept for other runs. None: in ~/.cache."""
+        self.model, self.data, self.device, self.cache_dir = model.to(device).eval(), data, device, cache_dir
         self.shown: list[int] | None = None
         """Indices of the test images that figures show. None: some of each class."""
         self.model.attach(data)
@@ -44,7 +47,8 @@ class Trained:
         """
         data = build.restore(build.data(run.config_at(root)), run, checkpoint)
         data.setup()
-        return cls(build.trained_autoencoder(run, checkpoint), data, build.device_of(run.config))
+        model, device = build.trained_autoencoder(run, checkpoint), build.device_of(run.config)
+        return cls(model, data, device, run.config.paths.cache_dir)
 
     def batches(self, split: Split, noise: Noise | None = None, limit: int | None = None) -> Iterator[Batch]:
         """Yield batches of a split in its order, each datum once, or `limit` data.

@@ -49,8 +49,10 @@ class Classifier(nn.Module):
         return features
 
 
-def cache() -> Path:
-    """Return the folder of trained classifiers: $XDG_CACHE_HOME/aelab, or ~/.cache/aelab."""
+def cache(folder: str | None = None) -> Path:
+    """Return the folder of trained classifiers: `paths.cache_dir`, or else $XDG_CACHE_HOME/aelab, or ~/.cache/aelab."""
+    if folder is not None:
+        return Path(folder).expanduser()
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "aelab"
 
 
@@ -61,7 +63,7 @@ def classifier(trained: Trained) -> Classifier:
     """
     data = trained.data
     assert data.num_classes is not None
-    path = cache() / f"classifier-v{VERSION}-{_key(data)}.pt"
+    path = cache(trained.cache_dir) / f"classifier-v{VERSION}-{_key(data)}.pt"
     net = Classifier(data.shape[0], data.num_classes).to(trained.device)
     if path.is_file():
         try:

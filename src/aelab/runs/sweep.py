@@ -105,6 +105,11 @@ class Sweep:
         """Return the folder's name of a job in the ledger."""
         return self._names[settings(overrides)]
 
+    def is_done(self, overrides: Sequence[str]) -> bool:
+        """Whether a job is in the ledger, and done."""
+        name = self._names.get(settings(overrides))
+        return name is not None and self.manifest(name)["status"] == "done"
+
     def manifest(self, job: str) -> dict[str, Any]:
         """Return a job's manifest with its status as it is now. A job that nobody began is planned."""
         try:

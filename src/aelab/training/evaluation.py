@@ -78,7 +78,8 @@ def measure(
     if is_classifier(run.config) and not asked:
         log.info("no %s: a classifier has its loss and its error only", ", ".join(groups))
         return metrics
-    trained = Trained(build.trained_autoencoder(run, checkpoint), data, build.device_of(run.config))
+    model, device = build.trained_autoencoder(run, checkpoint), build.device_of(run.config)
+    trained = Trained(model, data, device, run.config.paths.cache_dir)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
         task = progress.add_task("", total=len(groups))
