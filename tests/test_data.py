@@ -11,6 +11,7 @@ from PIL import Image
 from sklearn.datasets import load_digits
 from torchvision.datasets import cifar
 
+from aelab.composition import build
 from aelab.data.images import fit
 from aelab.data.loader import Batch, Order
 from aelab.errors import UserError
@@ -290,3 +291,13 @@ def test_the_real_mnist(mnist_root):
     both = torch.cat([everything(it.batches(split)).x for split in ("train", "val")])
     assert float(both.mean()) == pytest.approx(0.1307, abs=1e-4)  # the usual constants of normalisation
     assert float(both.std()) == pytest.approx(0.3081, abs=1e-4)
+
+
+def test_floats_that_are_no_shares_of_brightness(monkeypatch):
+    """A source of one's own that gives floats says in which range they are."""
+    floats = torch.rand(400, 1, 8, 8) * 255, torch.arange(400) % 10
+    config = compose("train")[0]
+    monkeypatch.setattr("aelab.data.digits.Digits.read", lambda *_: floats)
+    monkeypatch.setattr("aelab.data.digits.Digits.identify", lambda *_: "mine")
+    with pytest.raises(UserError, match=r"data.domain=unit, and the data reach from 0.* to 25.*: scale them"):
+        build.data(config).setup()

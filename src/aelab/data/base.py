@@ -125,11 +125,22 @@ class DataModule(LightningDataModule):
             self.kept(items, split) if isinstance(items, Tensor) else items
             for items, split in ((train, "train"), (test, "test"))
         )
+        self._check_unit(train)
         self.splits = {
             "train": (train, y, self._known(y, (~chosen).nonzero().flatten())),
             "val": (train, y, self._known(y, chosen.nonzero().flatten())),
             "test": (test, y_test, torch.arange(len(y_test))),
         }
+
+    def _check_unit(self, items: Items) -> None:
+        """Raise UserError if floats that are taken for numbers in [0, 1] are others. A thousand are looked at."""
+        if self.domain == "unit" and isinstance(items, Tensor) and items.is_floating_point():
+            low, high = (float(value) for value in items[:1000].aminmax())
+            if low < 0 or high > 1:
+                raise UserError(
+                    f"data.domain=unit, and the data reach from {low:.3g} to {high:.3g}: scale them, or type "
+                    "data.domain=real reconstruction=mse"
+                )
 
     def validation(self, n: int) -> Tensor:
         """Return which of the `n` official training data are for validation, (n,) bool."""
