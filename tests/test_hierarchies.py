@@ -107,6 +107,7 @@ def test_free_bits_are_free_for_each_level():
     assert float(found["kl"]) == pytest.approx(sum(float(found[f"kl_{i}"]) for i in (1, 2, 3)), rel=1e-5)
 
 
+@pytest.mark.slow
 def test_a_level_that_dies_is_named_and_drawn(tmp_path):
     words = ["data=digits", "net.hidden_dims=[32]", "logger=[]", "metrics=[likelihood]", "metrics.likelihood.k=[5]"]
     run = trained(tmp_path / "run", *MODELS["bottom_up"], *words, "trainer.max_epochs=5", "data.batch_size=10")

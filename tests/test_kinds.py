@@ -165,7 +165,7 @@ def test_a_bag_of_words_gives_each_token_its_training_frequency():
 
 
 @pytest.mark.parametrize(
-    "kind", [pytest.param(kind, marks=[] if kind == "descriptions" else [pytest.mark.slow]) for kind in KINDS]
+    "kind", [pytest.param(kind, marks=[] if kind == "digits_rows" else [pytest.mark.slow]) for kind in KINDS]
 )
 def test_every_figure_is_drawn_or_says_why_not(kind, tmp_path):
     run = trained(tmp_path / "run", *words(kind, "vae"))

@@ -373,6 +373,7 @@ def test_health_of_a_posterior_a_sparse_code_and_a_codebook(tmp_path):
     assert run.metrics["test/perplexity"] == pytest.approx(float(entropy.exp()), rel=1e-4)
 
 
+@pytest.mark.slow
 def test_an_ill_code_is_warned_about_once(tmp_path):
     for name, overrides, words in (
         ("vae", ("model.beta=1000",), "the posterior collapsed"),
