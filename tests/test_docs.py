@@ -78,7 +78,8 @@ def files(tmp_path, monkeypatch, vae_run):
     head = "@problemName JV\n@univariate false\n@classLabel true 0 1 2\n@data\n"
     for part in ("TRAIN", "TEST"):
         (tmp_path / "JapaneseVowels" / f"JapaneseVowels_{part}.ts").write_text(head + series)
-    shutil.copytree(vae_run.folder, tmp_path / "logs" / "first" / "run")
+    for name in ("first", "below"):
+        shutil.copytree(vae_run.folder, tmp_path / "logs" / name / "run")
     return tmp_path
 
 
