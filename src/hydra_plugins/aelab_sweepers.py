@@ -172,6 +172,7 @@ class Search(Completing):
         self.n_trials, self.n_jobs, self.params = n_trials, n_jobs, params
         self.directions: list[Any] = list(directions)
         self.sampler, self.seed = sampler, seed
+        self.failure = ""  # why the last trial that failed did so
 
     def sweep(self, arguments: list[str]) -> Any:
         require("optuna", "hydra/sweeper=optuna")
@@ -199,8 +200,7 @@ class Search(Completing):
         finished = study.get_trials(states=(TrialState.COMPLETE,))
         print(f"study   {self.folder}: {len(done)} trials, {len(finished)} completed", flush=True)
         if not finished and all(trial.state == TrialState.FAIL for trial in done):
-            reason = done[-1].user_attrs.get("reason", "see its train.log")
-            raise UserError(f"none of {len(done)} trials completed: {reason}")
+            raise UserError(f"none of {len(done)} trials completed: {self.failure}")
         for trial in study.best_trials if finished else []:
             values = ", ".join(f"{value:.6g}" for value in trial.values)
             print(f"best    {values}: {job_name(trial.user_attrs['job'])}", flush=True)
@@ -213,7 +213,7 @@ class Search(Completing):
             print(f"failed  {job_name(attributes['job'])}: {outcome}", flush=True)
         try:
             if isinstance(outcome, str):
-                study._storage.set_trial_user_attr(study.trials[number]._trial_id, "reason", outcome)
+                self.failure = outcome
                 study.tell(number, state=TrialState.FAIL)
             elif attributes.get("pruned"):
                 study.tell(number, state=TrialState.PRUNED)

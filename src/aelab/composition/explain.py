@@ -59,7 +59,9 @@ def explain(error: Exception, verb: str, words: list[str]) -> str | None:
             return f"the disk is full{f', and {filename} cannot be written' if filename else ''}: {ROOM}"
         case RuntimeError() if "inline_container" in text:  # torch does not say why a checkpoint cannot be written
             return f"a checkpoint cannot be written, the disk may be full: {ROOM}"
-        case MemoryError() | RuntimeError() if re.search("can't allocate memory|out of memory", text) or not text:
+        case MemoryError() | RuntimeError() if isinstance(error, MemoryError) or re.search(
+            "can't allocate memory|out of memory", text
+        ):
             return "there is not enough memory: choose smaller data.batch_size, net.… or model.latent_dim"
         case OSError(strerror=str(), filename=str() | Path() as filename):
             rights = error.errno in (errno.EACCES, errno.EROFS)

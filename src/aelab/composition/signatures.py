@@ -105,8 +105,7 @@ def _type(module: str, node: ast.expr) -> Any:
             return kind if kind in (Any, Part) else kind[arguments if len(arguments) > 1 else arguments[0]]
         case ast.List(elts=several):  # of `Callable[[...], ...]`
             return [_type(module, one) for one in several]
-        case ast.Constant() | _:
-            return ... if isinstance(node, ast.Constant) else Any
+    return Any
 
 
 def _named(module: str, name: str) -> Any:

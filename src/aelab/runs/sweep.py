@@ -87,8 +87,7 @@ class Sweep:
             if path.exists():
                 ledger = json.loads(path.read_text(encoding="utf-8"))
             before = _keys(ledger["keys"])
-            began = [job for job in ledger["jobs"] if _status(folder / job) not in ("planned", "failed")]
-            if before != keys and not began:
+            if before != keys and {m["status"] for m in cls(folder).manifests().values()} <= {"planned", "failed"}:
                 ledger = {"keys": keys, "jobs": {}}  # nothing came of the line before
             elif before != keys:
                 raise UserError(
@@ -121,10 +120,6 @@ class Sweep:
     def manifests(self) -> dict[str, dict[str, Any]]:
         """Return the manifest of each job by the name of its folder."""
         return {job: self.manifest(job) for job in self.jobs}
-
-
-def _status(folder: Path) -> str:
-    return Run(folder).status if (folder / "config.yaml").is_file() else "planned"
 
 
 def _keys(words: Iterable[str]) -> list[str]:

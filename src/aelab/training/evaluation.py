@@ -4,6 +4,7 @@ import logging
 import os
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from typing import Any
 
 from lightning import Trainer
 from rich.console import Console
@@ -18,7 +19,7 @@ from aelab.composition.trained import MetricGroup, Place, Trained
 from aelab.data.base import DataModule
 from aelab.data.loader import Split
 from aelab.errors import Unsupported
-from aelab.models.base import Autoencoder
+from aelab.models.base import Autoencoder, Objective
 from aelab.runs.run import Run
 from aelab.training.calibration import calibrate
 from aelab.training.fit import alone
@@ -110,18 +111,7 @@ def losses(run: Run, data: DataModule, splits: Sequence[Split], checkpoint: str 
     """
     config, model = run.config, build.trained(run, checkpoint)
     model.attach(data)
-    trainer = Trainer(
-        accelerator=build.device_of(config).type,
-        devices=1,
-        precision=config.trainer.precision,
-        inference_mode=False,  # a contractive model differentiates in evaluation too
-        logger=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        enable_checkpointing=False,
-        plugins=[alone()],
-        callbacks=[Averages(), *([Health(folder=None)] if isinstance(model, Autoencoder) else [])],
-    )
+    trainer = evaluator(model, accelerator=build.device_of(config).type, precision=config.trainer.precision)
     metrics: dict[str, float] = {}
     for split in splits:
         verb = trainer.validate if split == "val" else trainer.test
@@ -131,6 +121,21 @@ def losses(run: Run, data: DataModule, splits: Sequence[Split], checkpoint: str 
         if seen != size:
             raise RuntimeError(f"the evaluation saw {seen:.0f} images of a {split} split of {size}")
     return metrics
+
+
+def evaluator(model: Objective, **options: Any) -> Trainer:
+    """Return what evaluates a model in one process on one device, with the numbers of each epoch of its training."""
+    return Trainer(
+        devices=1,
+        inference_mode=False,  # a contractive model differentiates in evaluation too
+        logger=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        enable_checkpointing=False,
+        plugins=[alone()],
+        callbacks=[Averages(), *([Health(folder=None)] if isinstance(model, Autoencoder) else [])],
+        **options,
+    )
 
 
 def show(metrics: dict[str, float], title: str) -> None:

@@ -1,15 +1,11 @@
 """Whether a run will have the number that its sweep asks for. A search that ends without it has searched nothing."""
 
-from lightning import Trainer
 from omegaconf import DictConfig
 
-from aelab.callbacks.averages import Averages
-from aelab.callbacks.health import Health
 from aelab.composition import build
 from aelab.data.base import DataModule
 from aelab.errors import UserError, did_you_mean
-from aelab.models.base import Autoencoder
-from aelab.training.fit import alone
+from aelab.training.evaluation import evaluator
 
 ALWAYS = "val/loss"
 
@@ -38,17 +34,7 @@ def names(config: DictConfig, data: DataModule) -> set[str]:
     """Return the names of the numbers that each epoch logs, of training and of validation."""
     model = build.model(config)
     model.attach(data)
-    trainer = Trainer(
-        accelerator="cpu",
-        inference_mode=False,  # a contractive model differentiates in evaluation too
-        limit_val_batches=1,
-        logger=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        enable_checkpointing=False,
-        plugins=[alone()],
-        callbacks=[Averages(), *([Health(folder=None)] if isinstance(model, Autoencoder) else [])],
-    )
+    trainer = evaluator(model, accelerator="cpu", limit_val_batches=1)
     trainer.validate(model, datamodule=data, verbose=False)
     with_images = set(trainer.callback_metrics) - {"val/images"}
     with model.remembering():
