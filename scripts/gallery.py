@@ -1,7 +1,8 @@
-"""Makes docs/gallery.md from a sweep over models: what each made of the same ten digits, its line, its loss, its time.
+"""Makes docs/gallery.md from sweeps over models: what each made of the same ten digits, its line, its loss, its time.
 
     ae train -m name=gallery data=mnist trainer.max_epochs=3 model=ae,dae,…
-    python scripts/gallery.py logs/gallery
+    ae train -m name=denoiser data=mnist trainer.max_epochs=3 model=denoiser 'net.channels=[8,16,16]'
+    python scripts/gallery.py logs/gallery logs/denoiser
 
 It draws docs/gallery/MODEL.png, and docs/zoo.png with one row of reconstructions a model. The loss of a model is that
 of the table in docs/models.md.
@@ -9,6 +10,7 @@ of the table in docs/models.md.
 
 import argparse
 import re
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +19,7 @@ import torch
 from aelab.composition.trained import Trained
 from aelab.figures.sheet import COLUMNS, sheet
 from aelab.runs.run import Run
-from aelab.runs.sweep import Sweep, seconds
+from aelab.runs.sweep import Sweep, seconds, settings
 
 DOCS = Path(__file__).parents[1] / "docs"
 HEAD = """\
@@ -28,19 +30,26 @@ of its default length. Rows are the digits, what the encoder saw if noise was on
 if the model has any. Times are of one thread of a 2-core machine beside another training; seed 0.
 `python scripts/gallery.py` makes this page.
 """
+FIRST = ("model", "data")
+
+
+def place(word: str) -> int:
+    """Return where a word stands in a line: the model, then the data, then what else was said."""
+    key = word.partition("=")[0]
+    return FIRST.index(key) if key in FIRST else len(FIRST)
 
 
 @torch.no_grad()
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("sweep", type=Path, help="the folder of a sweep over model")
-    sweep = Sweep(parser.parse_args().sweep)
+    parser.add_argument("sweeps", type=Path, nargs="+", help="folders of sweeps over models")
+    sweeps = [Sweep(folder) for folder in parser.parse_args().sweeps]
     table = re.findall(r"^\| `ae train model=(\w+)` \| [^|]+\| ((?:\\\||[^|])+) \|", read("models.md"), re.M)
     losses = {model: loss.strip().replace(r"\|", "|") for model, loss in table}
     text, strips, labels = HEAD, [], ["clean"]
     (DOCS / "gallery").mkdir(exist_ok=True)
     clean: Any = None
-    for name, manifest in sweep.manifests().items():
+    for sweep, name, manifest in [(s, *item) for s in sweeps for item in s.manifests().items()]:
         if manifest["status"] != "done":
             print(f"{name} is {manifest['status']}, and left out")
             continue
@@ -49,7 +58,8 @@ def main() -> None:
         sheet(list(shown.values()), list(shown)).savefig(DOCS / "gallery" / f"{model}.png", dpi=80, bbox_inches="tight")
         strips.append(shown["reconstructed"])
         labels.append(model)
-        line = f"ae train model={model} data=mnist trainer.max_epochs=3   # {took:.0f} s"
+        words = [word for word in settings(sweep.jobs[name]) if not word.startswith("logger=")]
+        line = f"ae train {shlex.join(sorted(words, key=place))}   # {took:.0f} s"
         picture = f"![digits, and what {model} made of them](gallery/{model}.png)"
         text += f"\n## {model}\n\nLoss: {losses[model]}.\n\n```bash\n{line}\n```\n\n{picture}\n"
     sheet([clean, *strips], labels).savefig(DOCS / "zoo.png", dpi=90, bbox_inches="tight")

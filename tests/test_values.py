@@ -116,6 +116,7 @@ PROBES = [
 ]  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("choice", CHOICES)
 def test_what_is_read_from_the_source_is_what_python_says(choice):
     plain = yaml.safe_load(

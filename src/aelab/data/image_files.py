@@ -87,8 +87,8 @@ class Files:
             image = transforms.center_crop(transforms.resize(image, size), [height, width])
         if image.size != (width, height):
             raise UserError(
-                f"{path} is {image.height}×{image.width}, but data.shape={list(self.shape)}: type "
-                f"data.shape=[{channels},{image.height},{image.width}], or data.resize=true to scale and crop"
+                f"{path} is {image.height}×{image.width}, but data.shape={list(self.shape)}: type data.resize=true to "
+                f"scale and crop, or train with data.shape=[{channels},{image.height},{image.width}]"
             )
         pixels: Tensor = transforms.pil_to_tensor(image)
         return pixels, done

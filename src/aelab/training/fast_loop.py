@@ -58,8 +58,7 @@ def speed_up(trainer: Trainer, model: LightningModule, data: LightningDataModule
         and not any(_written(model, LightningModule, hook) for hook in OPTIMIZATION_HOOKS)
         and not any(getattr(part, hook) for part in (model, *callbacks) for hook in STEP_HOOKS[:-1])
     ):
-        steps = Steps(loop, model)
-        loop.advance, loop.on_advance_end = steps.advance, steps.end  # type: ignore[method-assign]
+        loop.advance = Steps(loop, model).advance  # type: ignore[method-assign]
     if type(trainer.profiler) is PassThroughProfiler:  # type: ignore[attr-defined]
         trainer.profiler = _NoProfiler()  # type: ignore[attr-defined]
     if not torch.cuda.is_available():
@@ -75,59 +74,73 @@ def step(model: LightningModule, optimizer: Optimizer, batch: Any, batch_idx: in
     outputs: dict[str, Any] = {}
 
     def closure() -> Tensor:
-        with torch.enable_grad():
-            outputs.update(model.training_step(batch, batch_idx))  # type: ignore[arg-type]
-            optimizer.zero_grad()
-            loss: Tensor = outputs["loss"]
-            loss.backward()
+        outputs.update(model.training_step(batch, batch_idx))  # type: ignore[arg-type]
+        optimizer.zero_grad()
+        loss: Tensor = outputs["loss"]
+        loss.backward()
         return loss
 
     if type(optimizer).step.__module__.startswith("torch.optim.") and not isinstance(optimizer, LBFGS):
         closure()  # which these optimizers would do first
         optimizer.step()
     else:
-        optimizer.step(closure)  # type: ignore[arg-type]
+        optimizer.step(torch.enable_grad()(closure))  # type: ignore[arg-type]
     outputs["loss"] = outputs["loss"].detach()
     return outputs
 
 
 class Steps:
-    """What replaces two methods of Lightning's loop over the batches of an epoch. Its books stay the same."""
+    """Replaces `advance` of Lightning's loop over the batches of an epoch. Its books stay the same after every batch.
+
+    If nothing is due between two batches, one call trains on all that are left of the epoch.
+    """
 
     def __init__(self, loop: Any, model: LightningModule) -> None:
         self.loop, self.model = loop, model
-        self.ordinary = loop.advance, loop.on_advance_end
+        self.ordinary = loop.advance
         self.plain = False
         """Whether nothing is due between two batches of this epoch: no validation, no step of a scheduler."""
 
     def advance(self, data_fetcher: Any) -> None:
-        """Train on one batch."""
-        loop, model, progress = self.loop, self.model, self.loop.batch_progress
+        loop, trainer = self.loop, self.loop.trainer
         if loop.restarting:
             self.plain = False
-            self.ordinary[0](data_fetcher)
+            self.ordinary(data_fetcher)
             return
-        if loop.val_loop.restarting:
-            loop.val_loop.restarting = False
+        loop.val_loop.restarting = False
+        if loop.batch_idx == -1:
+            self.plain = (
+                trainer.val_check_batch == trainer.num_training_batches
+                and trainer.check_val_every_n_epoch is not None
+                and trainer._val_check_time_interval is None
+                and trainer.max_steps == -1
+                and all(config.interval == "epoch" for config in trainer.lr_scheduler_configs)
+            )
+        results = trainer._results
+        while not self.one(data_fetcher, results):
+            loop._batches_that_stepped += 1
+
+    def one(self, data_fetcher: Any, results: Any) -> bool:
+        """Train on one batch. Return whether something is due after it."""
+        loop, model, progress = self.loop, self.model, self.loop.batch_progress
         trainer, batch, batch_idx = loop.trainer, next(data_fetcher)[0], loop.batch_idx + 1
         connector, count = trainer._logger_connector, loop.automatic_optimization.optim_progress.optimizer.step
-        if batch_idx == 0:
-            whole = trainer.val_check_batch == trainer.num_training_batches
-            self.plain = whole and trainer._val_check_time_interval is None and not trainer.lr_scheduler_configs
         progress.is_last_batch = data_fetcher.done
         progress.increment_ready()
-        connector.on_batch_start(batch)
+        connector._first_loop_iter = connector._first_loop_iter is None
         connector._current_fx = None
+        results.batch, results.batch_size = batch, None  # which `self.log` asks for
         progress.increment_started()
         count.increment_ready()
         model._current_fx_name = "training_step"
         outputs = step(model, trainer.optimizers[0], batch, batch_idx)
         count.increment_completed()
         progress.increment_processed()
+        last = loop._num_ready_batches_reached()
         if not self.plain:
             loop.update_lr_schedulers("step", update_plateau_schedulers=False)
-            if loop._num_ready_batches_reached():
-                loop.update_lr_schedulers("epoch", update_plateau_schedulers=False)
+        if last:
+            loop.update_lr_schedulers("epoch", update_plateau_schedulers=False)
         model._current_fx_name = "on_train_batch_end"
         for callback in trainer.callbacks:
             if callback.on_train_batch_end:
@@ -138,17 +151,9 @@ class Steps:
         if connector._current_fx is not None:  # `self.log` was called
             connector.on_batch_end()
             connector.update_train_step_metrics()
-        trainer._results.batch = trainer._results.batch_size = None  # what is logged after the epoch has no batch
+        results.batch = results.batch_size = None  # what is logged after the epoch has no batch
         progress.increment_completed()
-
-    def end(self, data_fetcher: Any) -> None:
-        """Do what comes between this batch and the next."""
-        loop, trainer = self.loop, self.loop.trainer
-        due = loop._num_ready_batches_reached() or trainer.should_stop or trainer.received_sigterm
-        if due or not self.plain or loop._skip_next_val:
-            self.ordinary[1](data_fetcher)
-        else:
-            loop._batches_that_stepped += 1
+        return last or not self.plain or trainer.should_stop or trainer.received_sigterm
 
 
 def _saves_between_epochs(callback: ModelCheckpoint) -> bool:
