@@ -113,7 +113,6 @@ class Steps:
                 trainer.val_check_batch == trainer.num_training_batches
                 and trainer.check_val_every_n_epoch is not None
                 and trainer._val_check_time_interval is None
-                and trainer.max_steps == -1
                 and all(config.interval == "epoch" for config in trainer.lr_scheduler_configs)
             )
         results = trainer._results
@@ -136,10 +135,9 @@ class Steps:
         outputs = step(model, trainer.optimizers[0], batch, batch_idx)
         count.increment_completed()
         progress.increment_processed()
-        last = loop._num_ready_batches_reached()
         if not self.plain:
             loop.update_lr_schedulers("step", update_plateau_schedulers=False)
-        if last:
+        if loop._num_ready_batches_reached():
             loop.update_lr_schedulers("epoch", update_plateau_schedulers=False)
         model._current_fx_name = "on_train_batch_end"
         for callback in trainer.callbacks:
@@ -153,7 +151,7 @@ class Steps:
             connector.update_train_step_metrics()
         results.batch = results.batch_size = None  # what is logged after the epoch has no batch
         progress.increment_completed()
-        return last or not self.plain or trainer.should_stop or trainer.received_sigterm
+        return loop._is_training_done or not self.plain or trainer.should_stop or trainer.received_sigterm
 
 
 def _saves_between_epochs(callback: ModelCheckpoint) -> bool:
