@@ -5,7 +5,7 @@
     python scripts/gallery.py logs/gallery logs/denoiser
 
 It draws docs/gallery/MODEL.png, and docs/zoo.png with one row of reconstructions a model. The loss of a model is that
-of the table in docs/models.md.
+in docs/models.md.
 """
 
 import argparse
@@ -44,8 +44,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("sweeps", type=Path, nargs="+", help="folders of sweeps over models")
     sweeps = [Sweep(folder) for folder in parser.parse_args().sweeps]
-    table = re.findall(r"^\| `ae train model=(\w+)` \| [^|]+\| ((?:\\\||[^|])+) \|", read("models.md"), re.M)
-    losses = {model: loss.strip().replace(r"\|", "|") for model, loss in table}
+    listed = re.findall(r"^- \[`(\w+)`\]\([^)]+\): (.+) \((?:[^()]|\([^()]*\))+\)$", read("models.md"), re.M)
+    losses = dict(listed)
     text, strips, labels = HEAD, [], ["clean"]
     (DOCS / "gallery").mkdir(exist_ok=True)
     clean: Any = None

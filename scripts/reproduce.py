@@ -174,35 +174,31 @@ def write_tables() -> None:
 
 
 def section(name: str, paper: dict[str, Any], rows: dict[str, Any], notes: list[str]) -> str:
-    """Return the numbers of an experiment, a line each, and the command of each of its rows.
+    """Return a table of the numbers of each row of an experiment, and the rows' commands.
 
     A deviation is a footnote, which is added to `notes`. A number that was published in another measure
     (`published_otherwise`) stands in a column of its own.
     """
-    there = [row for row in paper["rows"] if row in rows]
-    kinds = [number for row in there for number in paper["rows"][row]["numbers"].values()]
-    others = any("published_otherwise" in number for number in kinds)
-    lines = [["row", "number", "published", "ours", *(["published in another measure"] if others else [])]]
-    commands = []
-    for row in there:
-        entry = rows[row]
+    text, commands = "", []
+    for row in (row for row in paper["rows"] if row in rows):
+        entry, numbers = rows[row], paper["rows"][row]["numbers"]
+        others = any("published_otherwise" in number for number in numbers.values())
         note = "; ".join([paper["rows"][row].get("deviation", paper["deviation"]), *entry["changed"]])
         if note not in notes:
             notes.append(note)
-        label = f"{row}[^{notes.index(note) + 1}]"
-        for key, number in paper["rows"][row]["numbers"].items():
+        lines = [["number", "published", "ours", *(["published in another measure"] if others else [])]]
+        for key, number in numbers.items():
             if key in entry["numbers"]:
                 cells = [str(number.get(kind, "—")) for kind in ("published", "published_otherwise")]
                 got = obtained(entry["numbers"][key], number)
-                what = f"{number['name']}, {number['unit']}"
-                lines.append([label, what, cells[0], got, *cells[1 : 1 + others]])
-                label = row
+                lines.append([f"{number['name']}, {number['unit']}", cells[0], got, *cells[1 : 1 + others]])
+        text += f"**{row}**[^{notes.index(note) + 1}]\n\n{markdown(lines)}\n"
         seeds = ", ".join(map(str, entry["seeds"]))
         took = "" if entry["minutes"] == "resumed" else f"{entry['minutes']} minutes each; "
         line = shlex.join(command(entry["experiment"], row, paper, entry["changed"]))
         commands.append(f"# {row}: seeds {seeds}; {took}{entry['hardware']}\nae {line}")
     block = "\n".join(commands)
-    return f"{markdown(lines)}\n```bash\n{block}\n```\n"
+    return f"{text}```bash\n{block}\n```\n"
 
 
 def headlines(name: str, row: str, paper: dict[str, Any], entry: dict[str, Any]) -> Iterator[list[str]]:
@@ -210,7 +206,7 @@ def headlines(name: str, row: str, paper: dict[str, Any], entry: dict[str, Any])
     for key, number in paper["rows"][row]["numbers"].items():
         if "readme" in number and key in entry["numbers"]:
             got = obtained(entry["numbers"][key], number)
-            yield [number["readme"], str(number["published"]), got, f"[`{name}`](docs/reproduction.md#{name})"]
+            yield [number["readme"], str(number["published"]), got, f"[how](docs/reproduction.md#{name})"]
 
 
 def columns(paper: dict[str, Any], rows: dict[str, Any]) -> str:
