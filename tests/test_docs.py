@@ -38,7 +38,11 @@ def commands(page: Path) -> list[list[str]]:
 
 
 LINES = [
-    pytest.param(words, id=f"{page.stem}: {shlex.join(words)[:60]}")
+    pytest.param(
+        words,
+        id=f"{page.stem}: {shlex.join(words)[:60]}",
+        marks=[] if page.stem == "README" else [pytest.mark.slow],
+    )
     for page in PAGES
     if page.stem != "reproduction"
     for words in commands(page)

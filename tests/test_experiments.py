@@ -60,6 +60,7 @@ def test_an_experiment_states_what_it_reproduces(name):
         assert "numbers" in row or "columns" in about
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "row"), ROWS)
 def test_every_row_composes(name, row):
     compose("train", [f"experiment={name}", *paper(name)["rows"][row].get("overrides", [])])
