@@ -30,13 +30,6 @@ of its default length. Rows are the digits, what the encoder saw if noise was on
 if the model has any. Times are of one thread of a 2-core machine beside another training; seed 0.
 `python scripts/gallery.py` makes this page.
 """
-FIRST = ("model", "data")
-
-
-def place(word: str) -> int:
-    """Return where a word stands in a line: the model, then the data, then what else was said."""
-    key = word.partition("=")[0]
-    return FIRST.index(key) if key in FIRST else len(FIRST)
 
 
 @torch.no_grad()
@@ -44,8 +37,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("sweeps", type=Path, nargs="+", help="folders of sweeps over models")
     sweeps = [Sweep(folder) for folder in parser.parse_args().sweeps]
-    listed = re.findall(r"^- \[`(\w+)`\]\([^)]+\): (.+) \((?:[^()]|\([^()]*\))+\)$", read("models.md"), re.M)
-    losses = dict(listed)
+    losses = dict(re.findall(r"^- \[`(\w+)`\]\([^)]+\): (.+) \((?:[^()]|\([^()]*\))+\)$", read("models.md"), re.M))
     text, strips, labels = HEAD, [], ["clean"]
     (DOCS / "gallery").mkdir(exist_ok=True)
     clean: Any = None
@@ -59,7 +51,8 @@ def main() -> None:
         strips.append(shown["reconstructed"])
         labels.append(model)
         words = [word for word in settings(sweep.jobs[name]) if not word.startswith("logger=")]
-        line = f"ae train {shlex.join(sorted(words, key=place))}   # {took:.0f} s"
+        words.sort(key=lambda word: not word.startswith("model="))  # the model comes first
+        line = f"ae train {shlex.join(words)}   # {took:.0f} s"
         picture = f"![digits, and what {model} made of them](gallery/{model}.png)"
         text += f"\n## {model}\n\nLoss: {losses[model]}.\n\n```bash\n{line}\n```\n\n{picture}\n"
     sheet([clean, *strips], labels).savefig(DOCS / "zoo.png", dpi=90, bbox_inches="tight")

@@ -177,13 +177,13 @@ def test_what_a_group_chooses_for_another_is_known():
 
 def test_a_sweep_chooses_its_sweeper():
     for words, sweeper in (
-        (["sweep=tpe"], "Search"),
-        (["sweep=seeds"], "Grid"),
-        ([], "Grid"),
-        (["hydra/sweeper=optuna"], "Search"),
+        (["sweep=tpe"], "aelab_search.Search"),
+        (["sweep=seeds"], "aelab_sweepers.Grid"),
+        ([], "aelab_sweepers.Grid"),
+        (["hydra/sweeper=optuna"], "aelab_search.Search"),
     ):
         composing.compose("train", words)
-        assert HydraConfig.get().sweeper._target_.rpartition(".")[2] == sweeper
+        assert HydraConfig.get().sweeper._target_ == f"hydra_plugins.{sweeper}"
     composing.compose("train", ["sweep=tpe"])
     assert "interval" in HydraConfig.get().sweeper.params["optimizer.lr"]
 

@@ -272,7 +272,7 @@ def test_mistakes_in_a_folder(folder, tmp_path):
         of_folder(tmp_path / "none")
     with pytest.raises(UserError, match="holds 0 images"):
         of_folder(tmp_path)
-    with pytest.raises(UserError, match=r"is 10×12, but data.shape=.* or train with data.shape=\[3,10,12\]"):
+    with pytest.raises(UserError, match=r"is 10×12, but data.shape=\[3, 8, 8\]: .* data.shape=\[3,10,12\]$"):
         of_folder(folder, "data.shape=[3,8,8]")
     for i in range(5):
         Image.new("RGB", (12, 10)).save(tmp_path / f"{i}.png")

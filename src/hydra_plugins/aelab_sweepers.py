@@ -132,10 +132,10 @@ class Grid(Completing):
         (jobs,) = BasicSweeper.split_arguments(self.parse(arguments), None)
         before = Sweep(self.folder) if (self.folder / "sweep.json").is_file() else None
         left = [job for job in jobs if before is None or not before.is_done(job)]
-        if before is None:
-            self.check(jobs)
-        else:  # it was checked when it began, perhaps by an earlier version
+        if before and before.began:  # it was checked then, perhaps by an earlier version
             self.validate_batch_is_legal(left)
+        else:
+            self.check(jobs)
         sweep = Sweep.plan(self.folder, jobs)
         print(f"sweep   {self.folder}: {len(jobs)} jobs, {len(jobs) - len(left)} done", flush=True)
         failed = {

@@ -87,7 +87,7 @@ class Sweep:
             if path.exists():
                 ledger = json.loads(path.read_text(encoding="utf-8"))
             before = _keys(ledger["keys"])
-            if before != keys and {m["status"] for m in cls(folder).manifests().values()} <= {"planned", "failed"}:
+            if before != keys and not cls(folder).began:
                 ledger = {"keys": keys, "jobs": {}}  # nothing came of the line before
             elif before != keys:
                 raise UserError(
@@ -116,6 +116,11 @@ class Sweep:
         except UserError:
             return {"status": "planned"}
         return {**run.manifest, "status": run.status}
+
+    @property
+    def began(self) -> bool:
+        """Whether anything came of the line: a job runs, was cut, or is done."""
+        return any(manifest["status"] not in ("planned", "failed") for manifest in self.manifests().values())
 
     def manifests(self) -> dict[str, dict[str, Any]]:
         """Return the manifest of each job by the name of its folder."""
