@@ -11,7 +11,8 @@ from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.core.optimizer import LightningOptimizer
 from lightning.pytorch.loggers import TensorBoardLogger
-from lightning.pytorch.loops import progress, training_epoch_loop
+from lightning.pytorch.loops import fetchers, progress, training_epoch_loop
+from lightning.pytorch.utilities.combined_loader import CombinedLoader
 
 
 @pytest.fixture(scope="module")
@@ -43,6 +44,10 @@ def test_fast_loop(trainer):
     assert callable(trainer._logger_connector.on_batch_start)
     assert callable(trainer._logger_connector.update_train_step_metrics)
     assert trainer._logger_connector._current_fx is None
+    batches = iter(CombinedLoader([[1, 2]]))
+    assert list(batches._iterator.iterators[0]) == [1, 2]
+    fetcher = fetchers._PrefetchDataFetcher()
+    assert {"iterator", "fetched", "done", "length"} <= set(vars(fetcher))
     assert {"_every_n_train_steps", "_train_time_interval"} <= set(vars(ModelCheckpoint()))
     assert parameters(loop._build_kwargs) == ["kwargs", "batch", "batch_idx"]
     assert parameters(LightningModule._on_before_batch_transfer) == ["self", "batch", "dataloader_idx"]

@@ -28,9 +28,12 @@ class Sums:
         self.recent: list[tuple[list[Any], int]] = []  # steps that are not in the total yet
 
     def add(self, terms: dict[str, Tensor], batch: Batch) -> None:
-        self.names, values = list(terms), list[Any](terms.values())
-        if values[0].device.type == "cpu":  # tensors that stay take memory, and the next step finds it less fast
-            values = [value.item() for value in values]
+        self.names = list(terms)
+        values: list[Any]
+        if terms["loss"].is_cpu:  # tensors that stay take memory, and the next step finds it less fast
+            values = [value.item() for value in terms.values()]
+        else:
+            values = [value.detach() for value in terms.values()]
         self.recent.append((values, len(batch.x) if batch.weight else 0))
 
     def fold(self) -> Tensor:

@@ -5,8 +5,8 @@ From the command line to the loss it is six hops:
 1. `aelab.cli.main` lets Hydra compose the config and call `main` below;
 2. `main` starts or opens the run folder and calls `aelab.training.complete.complete`;
 3. `complete` builds the data and calls `aelab.training.fit.fit`;
-4. `fit` starts Lightning's trainer, which at each step calls `aelab.training.fast_loop.step` (or its own equivalent);
-5. `step` calls `training_step` of `aelab.models.base.Objective`;
+4. `fit` starts Lightning's trainer, which at each step calls `aelab.training.fast_loop.Steps.one` (or its own way);
+5. `one` calls `training_step` of `aelab.models.base.Objective`;
 6. `training_step` calls the `loss` of the model, for example the one in `aelab/models/vae.py`.
 """
 

@@ -98,7 +98,7 @@ class Order:
             order = order[torch.randperm(len(order), generator=g, device=order.device)]
         batches, self.start = order.split(self.batch_size)[self.start : len(self)], 0
         for batch in batches:
-            own = batch[self.rank :: self.world]
+            own = batch[self.rank :: self.world] if self.world > 1 else batch
             # A process whose share is empty must still step with the others. It gets one datum of weight 0.
             yield (own, len(own) * self.world / len(batch)) if len(own) else (batch[:1], 0.0)
 

@@ -4,6 +4,7 @@ Small batches of which nothing is drawn are indexed and scaled together, because
 """
 
 from collections.abc import Iterator
+from itertools import islice
 
 import torch
 from torch import Generator, Tensor
@@ -33,9 +34,9 @@ class Resident(Loader):
         self.draws = not (fixed and isinstance(noise, NoNoise))
 
     def raw(self) -> Iterator[tuple[Tensor, Tensor, float]]:
-        batches = list(self.batch_sampler)
-        for first in range(0, len(batches), self.together):
-            indices, weights = zip(*batches[first : first + self.together], strict=True)
+        batches = iter(self.batch_sampler)
+        while some := list(islice(batches, self.together)):
+            indices, weights = zip(*some, strict=True)
             index, sizes = torch.cat(indices), [len(i) for i in indices]
             items = self.prepare(self.items[index], IDLE)
             yield from zip(items.split(sizes), self.labels[index].split(sizes), weights, strict=True)

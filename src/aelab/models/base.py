@@ -106,7 +106,7 @@ class Objective(LightningModule):
         randomness.seed(self.device, "train", self.seed, self.current_epoch, batch_idx, self.global_rank)
         terms = self.loss(batch)
         loss = terms["loss"] if batch.weight == 1 else terms["loss"] * batch.weight
-        return {"loss": loss, "terms": {name: term.detach() for name, term in terms.items()}}
+        return {"loss": loss, "terms": terms}
 
     def validation_step(self, batch: Batch, batch_idx: int) -> dict[str, Any]:
         return self._evaluation_step(batch, batch_idx)
@@ -367,7 +367,7 @@ class Alternating(Autoencoder):
         self.manual_backward(batch.weight * terms["loss"])
         second.step()
         self._step_schedulers("step", batch_idx)
-        return {"terms": {name: term.detach() for name, term in terms.items()}}
+        return {"terms": terms}
 
     def configure_optimizers(self) -> Any:
         critics = {id(p) for p in self.critics.parameters()}

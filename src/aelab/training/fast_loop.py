@@ -7,12 +7,13 @@ one of 1.3 ms. A hook, profiler or transfer that somebody did write is left as i
 
 import os
 from collections import OrderedDict
+from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from typing import Any
 
 import torch
 from lightning import LightningDataModule, LightningModule, Trainer
-from lightning.pytorch.callbacks import Callback, ModelCheckpoint
+from lightning.pytorch.callbacks import Callback, ModelCheckpoint, RichProgressBar
 from lightning.pytorch.core.hooks import DataHooks
 from lightning.pytorch.plugins.precision import Precision
 from lightning.pytorch.profilers import PassThroughProfiler
@@ -36,7 +37,7 @@ def speed_up(trainer: Trainer, model: LightningModule, data: LightningDataModule
     """Prepare a trainer that was not started yet, for this model and for data whose batches are on the device."""
     callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
     for callback in callbacks:
-        if isinstance(callback, ModelCheckpoint) and _saves_between_epochs(callback):
+        if _idle_at_steps(callback):
             callback.on_train_batch_end = None  # type: ignore[method-assign, assignment]
     for part, base in (*((callback, Callback) for callback in callbacks), (model, LightningModule)):
         for hook in STEP_HOOKS:
@@ -66,33 +67,12 @@ def speed_up(trainer: Trainer, model: LightningModule, data: LightningDataModule
         os.environ["PYTORCH_NVML_BASED_CUDA_CHECK"] = "0"
 
 
-def step(model: LightningModule, optimizer: Optimizer, batch: Any, batch_idx: int) -> dict[str, Any]:
-    """Take one step of the optimizer as a hand-written loop does, in full precision, on one device, without hooks.
-
-    Lightning makes the same calls, through twenty others.
-    """
-    outputs: dict[str, Any] = {}
-
-    def closure() -> Tensor:
-        outputs.update(model.training_step(batch, batch_idx))  # type: ignore[arg-type]
-        optimizer.zero_grad()
-        loss: Tensor = outputs["loss"]
-        loss.backward()
-        return loss
-
-    if type(optimizer).step.__module__.startswith("torch.optim.") and not isinstance(optimizer, LBFGS):
-        closure()  # which these optimizers would do first
-        optimizer.step()
-    else:
-        optimizer.step(torch.enable_grad()(closure))  # type: ignore[arg-type]
-    outputs["loss"] = outputs["loss"].detach()
-    return outputs
-
-
 class Steps:
     """Replaces `advance` of Lightning's loop over the batches of an epoch. Its books stay the same after every batch.
 
-    If nothing is due between two batches, one call trains on all that are left of the epoch.
+    A step makes the calls of a hand-written loop, in full precision, on one device, without hooks. Lightning makes the
+    same ones through twenty others. If nothing is due between two batches, one call trains on all that are left of the
+    epoch.
     """
 
     def __init__(self, loop: Any, model: LightningModule) -> None:
@@ -100,6 +80,9 @@ class Steps:
         self.ordinary = loop.advance
         self.plain = False
         """Whether nothing is due between two batches of this epoch: no validation, no step of a scheduler."""
+        self.results: Any = None
+        self.step: Callable[[Any, int], dict[str, Any]]
+        self.hooks: list[Callable[..., None]] = []
 
     def advance(self, data_fetcher: Any) -> None:
         loop, trainer = self.loop, self.loop.trainer
@@ -115,16 +98,25 @@ class Steps:
                 and trainer._val_check_time_interval is None
                 and all(config.interval == "epoch" for config in trainer.lr_scheduler_configs)
             )
-        results = trainer._results
-        while not self.one(data_fetcher, results):
+        left = trainer.num_training_batches - loop.batch_progress.current.ready if self.plain else 1
+        if trainer.max_steps != -1:
+            left = min(left, trainer.max_steps - trainer.global_step)
+        self.results, self.step = trainer._results, self.step_of(trainer.optimizers[0])
+        self.hooks = [callback.on_train_batch_end for callback in trainer.callbacks if callback.on_train_batch_end]
+        for batch in _batches(data_fetcher):
+            left -= 1
+            loop.batch_progress.is_last_batch = data_fetcher.done
+            self.one(batch, due=left == 0)
+            if left == 0 or trainer.should_stop or trainer.received_sigterm:
+                return
             loop._batches_that_stepped += 1
 
-    def one(self, data_fetcher: Any, results: Any) -> bool:
-        """Train on one batch. Return whether something is due after it."""
+    def one(self, batch: Any, due: bool) -> None:
+        """Train on one batch. `due`: whether something is due after it."""
         loop, model, progress = self.loop, self.model, self.loop.batch_progress
-        trainer, batch, batch_idx = loop.trainer, next(data_fetcher)[0], loop.batch_idx + 1
-        connector, count = trainer._logger_connector, loop.automatic_optimization.optim_progress.optimizer.step
-        progress.is_last_batch = data_fetcher.done
+        trainer, batch_idx = loop.trainer, loop.batch_idx + 1
+        results, connector = self.results, trainer._logger_connector
+        count = loop.automatic_optimization.optim_progress.optimizer.step
         progress.increment_ready()
         connector._first_loop_iter = connector._first_loop_iter is None
         connector._current_fx = None
@@ -132,17 +124,16 @@ class Steps:
         progress.increment_started()
         count.increment_ready()
         model._current_fx_name = "training_step"
-        outputs = step(model, trainer.optimizers[0], batch, batch_idx)
+        outputs = self.step(batch, batch_idx)
         count.increment_completed()
         progress.increment_processed()
-        if not self.plain:
+        if due:
             loop.update_lr_schedulers("step", update_plateau_schedulers=False)
-        if loop._num_ready_batches_reached():
-            loop.update_lr_schedulers("epoch", update_plateau_schedulers=False)
+            if loop._num_ready_batches_reached():
+                loop.update_lr_schedulers("epoch", update_plateau_schedulers=False)
         model._current_fx_name = "on_train_batch_end"
-        for callback in trainer.callbacks:
-            if callback.on_train_batch_end:
-                callback.on_train_batch_end(trainer, model, outputs, batch, batch_idx)
+        for hook in self.hooks:
+            hook(trainer, model, outputs, batch, batch_idx)
         if model.on_train_batch_end:  # type: ignore[truthy-function]
             model.on_train_batch_end(outputs, batch, batch_idx)
         model._current_fx_name = None
@@ -151,11 +142,52 @@ class Steps:
             connector.update_train_step_metrics()
         results.batch = results.batch_size = None  # what is logged after the epoch has no batch
         progress.increment_completed()
-        return loop._is_training_done or not self.plain or trainer.should_stop or trainer.received_sigterm
+
+    def step_of(self, optimizer: Optimizer) -> Callable[[Any, int], dict[str, Any]]:
+        """Return what takes a step of the optimizer, and returns what `training_step` does."""
+        training_step, zero_grad = self.model.training_step, optimizer.zero_grad
+
+        def forward_and_backward(batch: Any, batch_idx: int) -> dict[str, Any]:
+            outputs: dict[str, Any] = training_step(batch, batch_idx)  # type: ignore[assignment]
+            zero_grad()
+            outputs["loss"].backward()
+            outputs["loss"] = outputs["loss"].detach()
+            return outputs
+
+        def step(batch: Any, batch_idx: int) -> dict[str, Any]:
+            outputs = forward_and_backward(batch, batch_idx)  # which these optimizers would do first
+            optimizer.step()
+            return outputs
+
+        def step_with_closure(batch: Any, batch_idx: int) -> dict[str, Any]:
+            outputs: dict[str, Any] = {}
+
+            @torch.enable_grad()
+            def closure() -> Tensor:
+                outputs.update(forward_and_backward(batch, batch_idx))
+                loss: Tensor = outputs["loss"]
+                return loss
+
+            optimizer.step(closure)  # type: ignore[arg-type]
+            return outputs
+
+        first = type(optimizer).step.__module__.startswith("torch.optim.") and not isinstance(optimizer, LBFGS)
+        return step if first else step_with_closure
 
 
-def _saves_between_epochs(callback: ModelCheckpoint) -> bool:
-    return callback._every_n_train_steps < 1 and callback._train_time_interval is None
+def _batches(data_fetcher: Any) -> Iterator[Any]:
+    """Yield the batches that `next(data_fetcher)` gives, which asks three others for each. There is one loader."""
+    for batch in data_fetcher.iterator._iterator.iterators[0]:
+        data_fetcher.fetched += 1
+        data_fetcher.done = data_fetcher.fetched >= data_fetcher.length
+        yield batch
+
+
+def _idle_at_steps(callback: Callback) -> bool:
+    """Whether a callback of Lightning has nothing to do after a step."""
+    if isinstance(callback, ModelCheckpoint):
+        return callback._every_n_train_steps < 1 and callback._train_time_interval is None
+    return isinstance(callback, RichProgressBar) and callback.is_disabled
 
 
 def _written(part: object, base: type, hook: str) -> bool:
