@@ -51,7 +51,7 @@ def test_a_config_is_named_after_its_file(group, package):
         "classifier",
         "ddim",
     }
-    shared |= {"hierarchical", "modalities"}  # wiring of models
+    shared |= {"hierarchical", "modalities", "sparse_coder"}  # wiring of models
     shared |= {"layout", "image_files", "cache"}  # of data=folder
     shared |= {"images", "values", "drawing", "labels", *(f"{name}_files" for name in names("data"))}
     assert set(names(group)) == {path.stem for path in folder.glob("*.py")} - shared

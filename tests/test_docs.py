@@ -66,6 +66,7 @@ def files(tmp_path, monkeypatch, vae_run):
         "s1,s2\n" + "\n".join(f"{v:.3f},{w:.3f}" for v, w in rng.normal(size=(2000, 2)))
     )
     np.save(tmp_path / "x.npy", rng.normal(size=(60, 5)).astype(np.float32))
+    np.save(tmp_path / "activations.npy", rng.normal(size=(60, 40)).astype(np.float32))
     halves = rng.random((60, 1, 28, 14)).astype(np.float32)
     np.savez(tmp_path / "pair.npz", x=halves, y=halves)
     np.save(tmp_path / "brain.npy", rng.random((40, 40, 40)).astype(np.float32))

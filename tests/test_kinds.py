@@ -48,6 +48,8 @@ def words(kind: str, model: str) -> list[str]:
         more += ["reconstruction=gaussian"] if kind in ("breast_cancer", "digits_rows") else []
     if model == "topk":
         more += ["model.k=1", "model.k_test=1"]
+    if model in ("batch_topk", "matryoshka"):
+        more += ["model.k=1"]
     if model == "structured_cvae":
         more += [f"noise={'token_masking' if kind == 'descriptions' else 'masking'}"]
     if model == "dae":
@@ -208,6 +210,18 @@ def test_what_does_not_go_together_is_refused(run_ae, line, says):
     assert code == 1
     assert says in said
     assert "\n" not in said.strip()
+
+
+def test_a_norm_is_one_scale_for_all():
+    """Centred, the norm of a datum of 30 numbers is sqrt(30) on average, and no column is stretched."""
+    raw = build.data(compose("train", ["data=breast_cancer", "data.standardize=false"])[0])
+    it = build.data(compose("train", ["data=breast_cancer", "data.standardize=norm"])[0])
+    x, stored = (torch.cat([b.x for b in d.in_order("train", torch.device("cpu"), NoNoise())]) for d in (it, raw))
+    torch.testing.assert_close(x.mean(0), torch.zeros(30), atol=1e-4, rtol=0)
+    assert float(x.norm(dim=1).mean()) == pytest.approx(30**0.5, rel=1e-5)
+    centred = stored - stored.mean(0)
+    torch.testing.assert_close(x / x[:1, :1], centred / centred[:1, :1], atol=1e-3, rtol=1e-3)
+    torch.testing.assert_close(it.restored(x), stored, atol=1e-2, rtol=1e-4)
 
 
 def test_real_data_are_standardised_by_their_training_split():

@@ -172,6 +172,8 @@ def test_a_validation_batch_is_encoded_once(name):
 
 @pytest.mark.parametrize("name", names("model"))
 def test_a_loss_is_one_function_in_every_split(name, monkeypatch):
+    if name in ("batch_topk", "matryoshka"):
+        pytest.skip("in training the batch says which units are on")
     built, it = assembled(name), batch("digits")
     if name == "vqvae":
         built.codebook.revive_after = 0  # reviving moves entries, in training only
@@ -242,13 +244,13 @@ def test_eager_and_compiled_are_one_model(name, tmp_path, monkeypatch):
     if name != "vae":
         monkeypatch.setattr(torch.nn.Module, "compile", lambda self: compiler(self, backend="aot_eager"))
     it = batch("digits")
-    nets = {compiled: assembled(name, compile=compiled) for compiled in (False, True)}
+    nets = {compiled: assembled(name, compile=compiled).eval() for compiled in (False, True)}
     for saved, loaded in itertools.product(nets, nets):
         torch.save(nets[saved].state_dict(), tmp_path / "weights")
         nets[loaded].load_state_dict(torch.load(tmp_path / "weights", weights_only=True))
         torch.testing.assert_close(nets[saved].reconstruct(it), nets[loaded].reconstruct(it))
-        for key, value in terms(nets[saved].eval(), it).items():
-            torch.testing.assert_close(value, terms(nets[loaded].eval(), it)[key], msg=key)
+        for key, value in terms(nets[saved], it).items():
+            torch.testing.assert_close(value, terms(nets[loaded], it)[key], msg=key)
     for net in nets.values():
         terms(net.train(), it)["loss"].backward()
     for (key, eager), compiled in zip(nets[False].named_parameters(), nets[True].parameters(), strict=True):

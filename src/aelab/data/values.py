@@ -52,8 +52,9 @@ class Values(DataModule):
     ones.
     """
 
-    standardize: bool
-    """Whether each channel gets mean 0 and deviation 1 over the training split. Real data only."""
+    standardize: bool | Literal["norm"]
+    """Whether each channel gets mean 0 and deviation 1 over the training split. Real data only. `norm`: each gets mean
+    0, and all are divided by one number, so that a datum of D numbers has the norm sqrt(D) on average."""
     missing_values: Literal["refuse", "median", "skip"]
     """What becomes of numbers that are missing. `median`: the training median of their channel. `skip`: they are seen
     as 0, which is the mean, and no loss counts them."""
@@ -221,11 +222,14 @@ class Values(DataModule):
             self.median = rows.nanmedian(1).values.float().view(view)
         if self.standardize:
             # The squares of deviations are summed once more, because their formula by sums cancels.
-            spread = torch.zeros(channels, dtype=torch.double)
+            spread, norms = torch.zeros(channels, dtype=torch.double), 0.0
             for index in train.split(ROWS):
-                x = items[index].double().transpose(0, 1).flatten(1) - mean[:, None]
-                spread += x.nan_to_num(0).square().sum(1)
+                x = (items[index].double() - mean.view(view)).nan_to_num(0)
+                spread += x.square().transpose(0, 1).flatten(1).sum(1)
+                norms += float(x.flatten(1).norm(dim=1).sum())
             deviation = (spread / count).sqrt()
+            if self.standardize == "norm":
+                deviation = torch.full_like(deviation, norms / len(train) / math.sqrt(math.prod(self.shape)))
             self.mean = mean.float().view(view)
             self.deviation = torch.where(deviation > 1e-12, deviation, 1.0).float().view(view)
 

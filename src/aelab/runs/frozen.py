@@ -11,7 +11,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-VERSION = 8
+VERSION = 9
 
 Part = dict[str, Any]
 Change = Callable[[Part, Part], None]
@@ -200,6 +200,18 @@ def _shows(part: Part, root: Part) -> None:
 
 
 # Version 8: `callbacks=[ema]` is a class of this program, whose decay rises. An older run keeps its constant decay.
+
+
+# Version 9
+
+
+@change(9)
+def _sparse(part: Part, root: Part) -> None:
+    """Columns of a decoder had any norm, the penalty on codes did not ask for it, and dead units stayed dead."""
+    if part["_target_"] == "aelab.models.topk.TopK":
+        part |= {"threshold": False, "unit_norm": False, "pre_bias": False, "aux_weight": 0.0, "dead_after": 100000}
+    if part["_target_"] == "aelab.models.sparse_l1.SparseL1":
+        part["decoder_norm"] = False
 
 
 def word_today(word: str) -> str:
