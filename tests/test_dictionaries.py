@@ -265,7 +265,8 @@ def test_the_assignment_counts_each_feature_once():
     ("words", "message"),
     [
         ("model=batch_topk model.k=13", "model.k=13 must be between 1 and model.latent_dim=12"),
-        ("model=topk net=mlp model.pre_bias=true", "model.pre_bias=true wants a linear decoder: type net=linear"),
+        ("model=topk net=mlp model.pre_bias=true", "model.pre_bias=true wants a linear decoder"),
+        ("model=gated model.pre_bias=true data.domain=unit", "whose output is the datum: type net=linear"),
         ("model=topk net=mlp net.tied=true model.unit_norm=true", "model.unit_norm=true wants a decoder that begins"),
         ("model=sparse_l1 net=mlp net.tied=true model.decoder_norm=true", "model.decoder_norm=true wants a decoder"),
     ],

@@ -72,8 +72,11 @@ class SparseCoder(Autoencoder):
         self.decoder = net.decoder(latent_dim, reconstruction.maps)
         self.pre_bias, self.aux_weight, self.dead_after = pre_bias, aux_weight, dead_after
         self.register_buffer("idle", torch.zeros(latent_dim, dtype=torch.long), persistent=aux_weight > 0)
-        if pre_bias and not is_linear(self.decoder):
-            raise UserError("model.pre_bias=true wants a linear decoder: type net=linear, or model.pre_bias=false")
+        if pre_bias and not (is_linear(self.decoder) and getattr(reconstruction, "link", "") == "identity"):
+            raise UserError(
+                "model.pre_bias=true wants a linear decoder whose output is the datum: type net=linear "
+                "reconstruction=mse reconstruction.link=identity, or model.pre_bias=false"
+            )
         if unit_norm:
             both = is_linear(self.decoder) and is_linear(self.encoder)
             columns = dictionary(self.decoder, latent_dim, "model.unit_norm")
