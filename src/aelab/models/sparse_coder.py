@@ -78,12 +78,11 @@ class SparseCoder(Autoencoder):
                 "reconstruction=mse reconstruction.link=identity, or model.pre_bias=false"
             )
         if unit_norm:
-            both = is_linear(self.decoder) and is_linear(self.encoder)
             columns = dictionary(self.decoder, latent_dim, "model.unit_norm")
+            with torch.no_grad():
+                columns.weight.copy_(UnitColumns()(columns.weight))
+            transpose(self.encoder, self.decoder)
             parametrize.register_parametrization(columns, "weight", UnitColumns())
-            if both and reconstruction.maps == 1:
-                rows = next(module for module in self.encoder.modules() if isinstance(module, nn.Linear)).weight
-                rows.data.copy_(columns.weight.detach().T)
 
     @once
     def pre_activations(self, x: Tensor) -> Tensor:
@@ -130,6 +129,15 @@ def dictionary(decoder: nn.Module, latent_dim: int, key: str) -> nn.Linear:
         if isinstance(module, nn.Linear) and module.in_features == latent_dim:
             return module
     raise UserError(f"{key}=true wants a decoder that begins with a linear layer: type net=linear, or {key}=false")
+
+
+def transpose(encoder: nn.Module, decoder: nn.Module) -> None:
+    """Let a linear encoder begin as the transpose of a linear decoder. So each unit begins as the detector of its own
+    column, and few die. Of other nets nothing changes."""
+    if is_linear(encoder) and is_linear(decoder):
+        rows, columns = (next(m for m in part.modules() if isinstance(m, nn.Linear)) for part in (encoder, decoder))
+        if rows.weight.shape == columns.weight.T.shape:  # a term that reads several maps has more rows
+            rows.weight.data.copy_(columns.weight.detach().T)
 
 
 def is_linear(part: nn.Module) -> bool:

@@ -5,7 +5,7 @@
 
 With `decoder_norm` a unit counts with the norm of its column of the decoder: sum_j |z_j| |W_j|. Without it, codes can
 be small and columns large, so that the penalty falls and nothing is sparse (Conerly et al., Update on how we train
-SAEs, 2024).
+SAEs, 2024). A linear encoder then begins as the transpose of the decoder.
 
 The penalty is minus the log of a Laplace prior over codes, up to a constant: the encoder amortises the inference of
 Olshausen & Field, Emergence of simple-cell receptive field properties by learning a sparse code, 1996, equation 2-4.
@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from aelab.data.loader import Batch
 from aelab.models.base import Autoencoder, Terms
-from aelab.models.sparse_coder import dictionary
+from aelab.models.sparse_coder import dictionary, transpose
 from aelab.nets.base import Net, activation
 from aelab.ranges import Count
 from aelab.reconstruction import Reconstruction
@@ -38,6 +38,7 @@ class SparseL1(Autoencoder):
         self.decoder = net.decoder(latent_dim, reconstruction.maps)
         if decoder_norm:
             dictionary(self.decoder, latent_dim, "model.decoder_norm")
+            transpose(self.encoder, self.decoder)
 
     def loss(self, batch: Batch) -> Terms:
         z = self.encode(batch.seen, batch.y)
