@@ -14,7 +14,8 @@ children, down to `depth` levels. A child is off if its parent is off, and else 
 so that each keeps its p_i where p falls. With `exclusive` at most one child of a parent is on, drawn from those that
 would be, and children fire less often than p_i.
 
-The settings are those of the synthetic data of SAELens and of Chanin & Garriga-Alonso, SynthSAEBench, 2026.
+The parts are those of Chanin & Garriga-Alonso, SynthSAEBench: evaluating sparse autoencoders on scalable realistic
+synthetic data, 2026. https://arxiv.org/abs/2602.14687
 """
 
 import hashlib
