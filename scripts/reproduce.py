@@ -58,7 +58,7 @@ def main() -> None:
     parser.add_argument("words", nargs="*", help="EXPERIMENT, EXPERIMENT/ROW, and key=value for `ae train`")
     parser.add_argument("--table", action="store_true", help="run nothing")
     parser.add_argument("--guard", action="store_true", help="check, record nothing")
-    arguments = parser.parse_args()
+    arguments = parser.parse_intermixed_args()
     asked = [word.rstrip("/") for word in arguments.words if "=" not in word]
     extra = [word for word in arguments.words if "=" in word]
     rows = [(name, row, about) for name, about in papers() for row in about["rows"]]
