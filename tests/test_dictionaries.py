@@ -279,7 +279,7 @@ def test_what_does_not_go_together_gets_one_line(words, message):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        ("data.shape=[1,8,8]", "features are vectors: type data.shape="),
+        ("data.shape=[1,8,8]", "is the shape of no vector: type data.shape="),
         ("data.children=3 data.depth=1", "leave no child for 16 features"),
     ],
 )

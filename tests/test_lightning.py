@@ -44,6 +44,7 @@ def test_fast_loop(trainer):
     assert callable(trainer._logger_connector.on_batch_start)
     assert callable(trainer._logger_connector.update_train_step_metrics)
     assert trainer._logger_connector._current_fx is None
+    assert loop._results.training
     batches = iter(CombinedLoader([[1, 2]]))
     assert list(batches._iterator.iterators[0]) == [1, 2]
     fetcher = fetchers._PrefetchDataFetcher()

@@ -28,12 +28,9 @@ class Sums:
         self.recent: list[tuple[list[Any], int]] = []  # steps that are not in the total yet
 
     def add(self, terms: dict[str, Tensor], batch: Batch) -> None:
-        self.names = list(terms)
-        values: list[Any]
-        if terms["loss"].is_cpu:  # tensors that stay take memory, and the next step finds it less fast
-            values = [value.item() for value in terms.values()]
-        else:
-            values = [value.detach() for value in terms.values()]
+        self.names, on_cpu = list(terms), terms["loss"].is_cpu
+        # On a CPU, tensors that stay take memory, and the next step finds it less fast.
+        values = [value.item() if on_cpu else value.detach() for value in terms.values()]
         self.recent.append((values, len(batch.x) if batch.weight else 0))
 
     def fold(self) -> Tensor:

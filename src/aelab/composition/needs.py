@@ -37,6 +37,10 @@ TABLE: dict[str, Needs] = {
         lambda trained: len(trained.model.code_shape) == 1 and trained.model.latent_dim > 1,
         "it needs a code that is a vector of two units or more",
     ),
+    "sparse": (
+        lambda trained: trained.model.active is not None,
+        "it is of sparse models, such as topk",
+    ),
     "pair": (
         lambda trained: trained.data.size("test") > 1,
         "it needs two test data or more",

@@ -31,7 +31,7 @@ from aelab import randomness
 from aelab.data.base import DataModule
 from aelab.data.loader import Items
 from aelab.errors import UserError
-from aelab.ranges import Count, NonNegative, Share, ShareBelow1, Whole
+from aelab.ranges import Count, NonNegative, ProperShare, ShareBelow1, Whole
 
 ROUNDS = 200  # of gradient descent that lowers the cosines of features
 
@@ -42,7 +42,7 @@ class Features(DataModule):
 
     features: Count
     """N."""
-    p: Share
+    p: ProperShare
     zipf: NonNegative
     magnitude: NonNegative
     magnitude_std: NonNegative
@@ -62,7 +62,7 @@ class Features(DataModule):
     def __post_init__(self) -> None:
         super().__post_init__()
         if len(self.shape) != 1:
-            raise UserError(f"data.shape={list(self.shape)}: features are vectors: type data.shape=[32]")
+            raise UserError(f"data.shape={list(self.shape)} is the shape of no vector: type data.shape=[32]")
         if self.children and self.features <= self._roots():
             raise UserError(
                 f"data.children={self.children} data.depth={self.depth} leave no child for {self.features} features: "

@@ -11,7 +11,6 @@ from aelab import randomness
 from aelab.composition.needs import needs
 from aelab.composition.trained import Trained
 from aelab.data.features import Features
-from aelab.errors import Unsupported
 from aelab.models.base import Autoencoder
 from aelab.noise import NoNoise
 from aelab.ranges import Count
@@ -33,20 +32,17 @@ class Dictionary:
 
     - `mcc`: |cosine| of the pairs of the best assignment of units to features, averaged over the min(D, N) pairs;
     - `f1`: of a unit as a detector of the feature that is most like it, averaged over units. It is 0 of a dead unit;
-    - `uniqueness`: number of features that are the most like of a unit, divided by D;
+    - `uniqueness`: number of features that are the most like some unit, divided by D;
     - `true_l0`: number of features that are on, per datum.
     """
 
     truths: Count
 
-    @needs("numbers", "vector")
+    @needs("numbers", "vector", "sparse")
     @torch.no_grad()
     def __call__(self, trained: Trained) -> dict[str, float]:
         model = trained.model
-        if model.active is None:
-            raise Unsupported(
-                "it is of sparse models: topk, batch_topk, matryoshka, jumprelu, gated, sparse_l1, sparse"
-            )
+        assert model.active is not None
         on = torch.zeros(model.latent_dim, dtype=torch.double, device=trained.device)
         n, rest, ratios, nonzero = 0, 0.0, 0.0, 0
         total: Tensor | float = 0.0
@@ -76,7 +72,7 @@ class Dictionary:
         """Return how the dictionary of a model compares with the features of the data."""
         units = torch.eye(model.latent_dim, device=device)
         columns = (model.decode(units) - model.decode(torch.zeros_like(units))).flatten(1)
-        cosines = (normalize(columns) @ normalize(data.dictionary.to(device)).T).abs()
+        cosines = (normalize(columns) @ data.dictionary.to(device).T).abs()
         alike = cosines.argmax(1)
         both, units_on, features_on = (
             torch.zeros(model.latent_dim, dtype=torch.double, device=device) for _ in range(3)

@@ -13,13 +13,13 @@ from torch import Tensor
 
 from aelab.data.loader import Batch
 from aelab.models.base import Terms
-from aelab.models.sparse_coder import SparseCoder, Threshold
+from aelab.models.sparse_coder import Revived, Threshold
 from aelab.nets.base import Net
 from aelab.ranges import Count, NonNegative
 from aelab.reconstruction import Reconstruction
 
 
-class BatchTopK(SparseCoder):
+class BatchTopK(Revived):
     def __init__(
         self,
         net: Net,
@@ -51,7 +51,7 @@ class BatchTopK(SparseCoder):
         out = self.out(z, batch.y, batch.x)
         reconstruction = self.reconstruction.error(out, batch.x).mean()
         extra = self.auxiliary(h, z, out, batch)
-        loss = reconstruction + self.aux_weight * extra["auxiliary"]
+        loss = reconstruction + self.aux_weight * extra.get("auxiliary", 0.0)
         return {"loss": loss, "reconstruction": reconstruction, "l0": (z != 0).float().sum(1).mean(), **extra}
 
 

@@ -32,7 +32,7 @@ class Gated(SparseCoder):
         unit_norm: bool,
         pre_bias: bool,
     ) -> None:
-        super().__init__(net, reconstruction, latent_dim, unit_norm, pre_bias, aux_weight=0, dead_after=1)
+        super().__init__(net, reconstruction, latent_dim, unit_norm, pre_bias)
         self.sparsity_weight = sparsity_weight
         self.gate_bias, self.magnitude_bias, self.log_scale = (nn.Parameter(torch.zeros(latent_dim)) for _ in range(3))
 

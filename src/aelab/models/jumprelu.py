@@ -57,7 +57,7 @@ class JumpReLU(SparseCoder):
         unit_norm: bool,
         pre_bias: bool,
     ) -> None:
-        super().__init__(net, reconstruction, latent_dim, unit_norm, pre_bias, aux_weight=0, dead_after=1)
+        super().__init__(net, reconstruction, latent_dim, unit_norm, pre_bias)
         self.l0_weight, self.bandwidth = l0_weight, bandwidth
         self.log_threshold = nn.Parameter(torch.full((latent_dim,), math.log(threshold)))
 
@@ -67,13 +67,17 @@ class JumpReLU(SparseCoder):
         return gate
 
     def sparse(self, h: Tensor) -> Tensor:
-        gate = self.on(h)
+        return self.passed(h, self.on(h))
+
+    def passed(self, h: Tensor, on: Tensor) -> Tensor:
+        """Return the code z (B, D) of h (B, D) and H(h - θ) (B, D)."""
         # The second summand is 0. Its derivative by θ is θ dH/dθ, where that of h · H would be h dH/dθ.
-        return h * gate.detach() + self.log_threshold.exp().detach() * (gate - gate.detach())
+        return h * on.detach() + self.log_threshold.exp().detach() * (on - on.detach())
 
     def loss(self, batch: Batch) -> Terms:
         h = self.pre_activations(batch.seen)
-        reconstruction = self.error(self.sparse(h), batch).mean()
-        l0 = self.on(h).sum(1).mean()
+        on = self.on(h)
+        reconstruction = self.error(self.passed(h, on), batch).mean()
+        l0 = on.sum(1).mean()
         loss = reconstruction + self.at_step(self.l0_weight) * l0
         return {"loss": loss, "reconstruction": reconstruction, "l0": l0}

@@ -44,5 +44,5 @@ class Matryoshka(BatchTopK):
         outs = [self.out(torch.where(units < m, z, 0), batch.y, batch.x) for m in self.prefixes]
         errors = [self.reconstruction.error(out, batch.x).mean() for out in outs]
         extra = self.auxiliary(h, z, outs[-1], batch)
-        loss = torch.stack(errors).sum() + self.aux_weight * extra["auxiliary"]
+        loss = torch.stack(errors).sum() + self.aux_weight * extra.get("auxiliary", 0.0)
         return {"loss": loss, "reconstruction": errors[-1], "l0": (z != 0).float().sum(1).mean(), **extra}

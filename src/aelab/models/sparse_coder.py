@@ -3,6 +3,7 @@
 import math
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
@@ -13,15 +14,14 @@ from aelab.nets.base import Net
 from aelab.ranges import Count, NonNegative
 from aelab.reconstruction import Reconstruction
 
-FEW = 1e-8
+DECAY = 0.99  # of the running mean of a threshold
 
 
 class UnitColumns(nn.Module):
     """Divides each column of a matrix (F, D) by its norm."""
 
     def forward(self, weight: Tensor) -> Tensor:
-        unit: Tensor = weight / weight.norm(dim=0).clamp_min(FEW)
-        return unit
+        return F.normalize(weight, dim=0)
 
 
 class Threshold(nn.Module):
@@ -29,14 +29,13 @@ class Threshold(nn.Module):
 
     value: Tensor
 
-    def __init__(self, decay: float = 0.99) -> None:
+    def __init__(self) -> None:
         super().__init__()
-        self.decay = decay
         self.register_buffer("value", torch.tensor(math.nan))
 
     def see(self, least: Tensor) -> None:
         """Take the least value (a scalar) of a step into account. It is nan if nothing survived."""
-        now = torch.where(self.value.isnan(), least, self.decay * self.value + (1 - self.decay) * least)
+        now = torch.where(self.value.isnan(), least, DECAY * self.value + (1 - DECAY) * least)
         self.value = torch.where(least.isnan(), self.value, now)
 
     def forward(self, h: Tensor) -> Tensor:
@@ -49,29 +48,16 @@ class SparseCoder(Autoencoder):
 
     The dictionary is the first linear layer of the decoder, whose column d is what unit d adds. With `unit_norm` its
     columns have norm 1, and a linear encoder starts as its transpose. With `pre_bias` the encoder sees the datum
-    without the bias of a linear decoder.
-
-    A unit is dead if it was off for `dead_after` data of training. With `aux_weight` the loss of a model may have
-    `auxiliary`. Raises UserError for a net that has no such layer where it is asked for.
+    without the bias of a linear decoder. Raises UserError for a net that has no such layer where it is asked for.
     """
 
-    idle: Tensor
-
     def __init__(
-        self,
-        net: Net,
-        reconstruction: Reconstruction,
-        latent_dim: Count,
-        unit_norm: bool,
-        pre_bias: bool,
-        aux_weight: NonNegative,
-        dead_after: Count,
+        self, net: Net, reconstruction: Reconstruction, latent_dim: Count, unit_norm: bool, pre_bias: bool
     ) -> None:
         super().__init__(net, reconstruction, latent_dim)
         self.encoder = net.encoder(latent_dim)
         self.decoder = net.decoder(latent_dim, reconstruction.maps)
-        self.pre_bias, self.aux_weight, self.dead_after = pre_bias, aux_weight, dead_after
-        self.register_buffer("idle", torch.zeros(latent_dim, dtype=torch.long), persistent=aux_weight > 0)
+        self.pre_bias = pre_bias
         if pre_bias and not (is_linear(self.decoder) and getattr(reconstruction, "link", "") == "identity"):
             raise UserError(
                 "model.pre_bias=true wants a linear decoder whose output is the datum: type net=linear "
@@ -104,13 +90,36 @@ class SparseCoder(Autoencoder):
         """Which units are on."""
         return z != 0
 
+
+class Revived(SparseCoder):
+    """A sparse coder that revives its dead units. A unit is dead if it was off for `dead_after` data of training."""
+
+    idle: Tensor
+
+    def __init__(
+        self,
+        net: Net,
+        reconstruction: Reconstruction,
+        latent_dim: Count,
+        unit_norm: bool,
+        pre_bias: bool,
+        aux_weight: NonNegative,
+        dead_after: Count,
+    ) -> None:
+        super().__init__(net, reconstruction, latent_dim, unit_norm, pre_bias)
+        self.aux_weight, self.dead_after = aux_weight, dead_after
+        self.register_buffer("idle", torch.zeros(latent_dim, dtype=torch.long), persistent=aux_weight > 0)
+
     def auxiliary(self, h: Tensor, z: Tensor, out: Tensor, batch: Batch) -> Terms:
         """Return `auxiliary`, what the dead units explain of what `out` of z leaves, and `dead`, their share.
 
         The largest of the dead units, half as many as a datum has numbers, are decoded and added to the output, which
         gets no gradient. The term is the error of the sum. Of a squared error it is |e - ê|² with e = x - x̂ (Gao et
-        al., Scaling and evaluating sparse autoencoders, 2024, appendix A.2). It is 0 if no unit is dead.
+        al., Scaling and evaluating sparse autoencoders, 2024, appendix A.2). It is 0 if no unit is dead. Without
+        `aux_weight` there is nothing to return.
         """
+        if not self.aux_weight:
+            return {}
         if self.training:
             self.idle = torch.where((z != 0).any(0), 0, self.idle + z.shape[0])
         dead = self.idle >= self.dead_after
@@ -132,8 +141,10 @@ def dictionary(decoder: nn.Module, latent_dim: int, key: str) -> nn.Linear:
 
 
 def transpose(encoder: nn.Module, decoder: nn.Module) -> None:
-    """Let a linear encoder begin as the transpose of a linear decoder. So each unit begins as the detector of its own
-    column, and few die. Of other nets nothing changes."""
+    """Let a linear encoder begin as the transpose of a linear decoder.
+
+    Each unit then begins as the detector of its own column, and few die. Other nets stay as they are.
+    """
     if is_linear(encoder) and is_linear(decoder):
         rows, columns = (next(m for m in part.modules() if isinstance(m, nn.Linear)) for part in (encoder, decoder))
         if rows.weight.shape == columns.weight.T.shape:  # a term that reads several maps has more rows

@@ -16,13 +16,13 @@ from torch import Tensor
 
 from aelab.data.loader import Batch
 from aelab.models.base import Terms
-from aelab.models.sparse_coder import SparseCoder, Threshold
+from aelab.models.sparse_coder import Revived, Threshold
 from aelab.nets.base import Net
 from aelab.ranges import Count, NonNegative
 from aelab.reconstruction import Reconstruction
 
 
-class TopK(SparseCoder):
+class TopK(Revived):
     def __init__(
         self,
         net: Net,
@@ -56,8 +56,6 @@ class TopK(SparseCoder):
         reconstruction = self.reconstruction.error(out, batch.x).mean()
         if self.threshold is not None and self.training:
             self.threshold.see(h.detach().topk(self.k, dim=1).values[:, -1].mean())
-        if not self.aux_weight:
-            return {"loss": reconstruction, "reconstruction": reconstruction}
         extra = self.auxiliary(h, z, out, batch)
-        loss = reconstruction + self.aux_weight * extra["auxiliary"]
+        loss = reconstruction + self.aux_weight * extra.get("auxiliary", 0.0)
         return {"loss": loss, "reconstruction": reconstruction, **extra}

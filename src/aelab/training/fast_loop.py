@@ -9,6 +9,7 @@ import os
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -80,9 +81,11 @@ class Steps:
         self.ordinary = loop.advance
         self.plain = False
         """Whether nothing is due between two batches of this epoch: no validation, no step of a scheduler."""
-        self.results: Any = None
-        self.step: Callable[[Any, int], dict[str, Any]]
-        self.hooks: list[Callable[..., None]] = []
+
+    @cached_property
+    def hooks(self) -> list[Callable[..., None]]:
+        """What the callbacks do after a step. This and `step` stay the same for a whole fit."""
+        return [callback.on_train_batch_end for callback in self.loop.trainer.callbacks if callback.on_train_batch_end]
 
     def advance(self, data_fetcher: Any) -> None:
         loop, trainer = self.loop, self.loop.trainer
@@ -101,8 +104,6 @@ class Steps:
         left = trainer.num_training_batches - loop.batch_progress.current.ready if self.plain else 1
         if trainer.max_steps != -1:
             left = min(left, trainer.max_steps - trainer.global_step)
-        self.results, self.step = trainer._results, self.step_of(trainer.optimizers[0])
-        self.hooks = [callback.on_train_batch_end for callback in trainer.callbacks if callback.on_train_batch_end]
         for batch in _batches(data_fetcher):
             left -= 1
             loop.batch_progress.is_last_batch = data_fetcher.done
@@ -115,7 +116,7 @@ class Steps:
         """Train on one batch. `due`: whether something is due after it."""
         loop, model, progress = self.loop, self.model, self.loop.batch_progress
         trainer, batch_idx = loop.trainer, loop.batch_idx + 1
-        results, connector = self.results, trainer._logger_connector
+        results, connector = loop._results, trainer._logger_connector
         count = loop.automatic_optimization.optim_progress.optimizer.step
         progress.increment_ready()
         connector._first_loop_iter = connector._first_loop_iter is None
@@ -143,8 +144,10 @@ class Steps:
         results.batch = results.batch_size = None  # what is logged after the epoch has no batch
         progress.increment_completed()
 
-    def step_of(self, optimizer: Optimizer) -> Callable[[Any, int], dict[str, Any]]:
-        """Return what takes a step of the optimizer, and returns what `training_step` does."""
+    @cached_property
+    def step(self) -> Callable[[Any, int], dict[str, Any]]:
+        """What takes a step of the optimizer, and returns what `training_step` does."""
+        optimizer: Optimizer = self.loop.trainer.optimizers[0]
         training_step, zero_grad = self.model.training_step, optimizer.zero_grad
 
         def forward_and_backward(batch: Any, batch_idx: int) -> dict[str, Any]:
