@@ -16,7 +16,13 @@ from aelab.composition import compose as composing
 from aelab.composition.compose import configs
 from aelab.composition.instantiate import build
 
-FILES = {"model": "models", "net": "nets", "data": "data", "metrics": "metrics"}  # one file per config
+FILES = {
+    "model": "models",
+    "net": "nets",
+    "codebook": "codebooks",
+    "data": "data",
+    "metrics": "metrics",
+}  # one file per config
 CLASSES = {
     "noise": "noise",
     "reconstruction": "reconstruction",
@@ -46,7 +52,7 @@ def test_a_config_is_named_after_its_file(group, package):
         "stream",
         "download",
         "errors",
-        "codebook",
+        "next_index",
         "pca",
         "classifier",
         "ddim",
@@ -77,10 +83,12 @@ def test_a_config_is_named_after_its_class(group, module):
 @pytest.mark.parametrize("group", [*FILES, *CLASSES, "optimizer", "scheduler"])
 def test_every_choice_states_each_argument_exactly_once(group):
     """Defaults stand in yaml only, and the class takes every key of its config."""
-    wiring = {"net", "reconstruction", "noise", "seed", "below", "encode", "params", "optimizer"}
+    wiring = {"net", "reconstruction", "codebook", "noise", "seed", "below", "encode", "params", "optimizer"}
     for name in names(group):
         if group == "metrics":
             node = compose("evaluate", ["run=.", f"metrics=[{name}]"])[0].metrics[name]
+        elif group == "codebook":
+            node = compose("train", ["model=vqvae", f"codebook={name}"])[0].codebook
         elif group == "schedule":
             node = compose("train", [f"+schedule@it={name}"])[0].it
         else:
@@ -89,7 +97,7 @@ def test_every_choice_states_each_argument_exactly_once(group):
         parameters = inspect.signature(get_class(node._target_)).parameters
         assert keys <= set(parameters), name
         if node._target_.startswith("aelab."):
-            assert set(parameters) - wiring == keys, name
+            assert set(parameters) - wiring - ({"dim"} if group == "codebook" else set()) == keys, name
             assert all(p.default is inspect.Parameter.empty for p in parameters.values()), name
 
 

@@ -38,12 +38,13 @@ MAPS = {"digits_rows": "net=spatial", "moving_digits": "net=spatial", "descripti
 def words(kind: str, model: str) -> list[str]:
     """Return the words of a small run, or skip a pair that does not go together."""
     more = list(KINDS[kind])
-    if model == "vqvae":  # its codes are maps
+    if model in ("vqvae", "vqvae2"):  # their codes are maps
         if kind == "breast_cancer":
             pytest.skip("a vector has no map")
         more = [MAPS[kind], *(word for word in more if word.startswith("data."))]
         more += ["net@net.inner=spatial"] if kind == "descriptions" else []
         more += ["net.channels=[4]"] if kind != "descriptions" else ["net.inner.channels=[4]"]
+        more += ["model.top.channels=[8]", "model.width=4"] if model == "vqvae2" else []
     if model == "iwae":
         more += ["reconstruction=gaussian"] if kind in ("breast_cancer", "digits_rows") else []
     if model == "topk":

@@ -260,66 +260,6 @@ def test_mmd_is_that_of_a_naive_loop(kernel):
     assert float(built.mmd(z, e)) == pytest.approx(expected, rel=1e-4)
 
 
-def test_vqvae_takes_the_nearest_entry_and_passes_the_gradient_through(x):
-    built = model("model=vqvae", "model.codebook_size=9", "model.latent_dim=4", "model.codebook=loss").eval()
-    h, entries = built.encoder(x), built.codebook.entries
-    vectors = h.movedim(1, -1).reshape(-1, 4)
-    nearest = [min(range(9), key=lambda j: float((v - entries[j]).square().sum())) for v in vectors]
-    assert built.indices(x).flatten().tolist() == nearest
-    e = entries[nearest].view(6, *h.shape[2:], 4).movedim(-1, 1)
-    torch.testing.assert_close(built.encode(x), e)
-    found = terms(built, x)
-    squares = (h - e).square().sum() / 6
-    torch.testing.assert_close(found["commitment"], squares)
-    torch.testing.assert_close(found["codebook"], squares)
-    torch.testing.assert_close(found["loss"], found["reconstruction"] + 1.25 * squares)
-    used = torch.tensor(nearest).bincount().float() / len(nearest)
-    torch.testing.assert_close(found["perplexity"], torch.distributions.Categorical(used).entropy().exp())
-    reconstruction = terms(built, x)["reconstruction"]
-    built.zero_grad()
-    reconstruction.backward()
-    leaf = e.detach().requires_grad_()
-    error = built.reconstruction.error(built.decoder(leaf), x).mean()
-    (at_the_decoder,) = torch.autograd.grad(error, leaf)
-    parameters = list(built.encoder.parameters())
-    expected = torch.autograd.grad(built.encoder(x), parameters, at_the_decoder)
-    for parameter, gradient in zip(parameters, expected, strict=True):
-        torch.testing.assert_close(parameter.grad, gradient)
-
-
-def test_an_ema_codebook_follows_the_vectors_that_chose_it():
-    built = model("model=vqvae", "model.codebook_size=2", "model.latent_dim=2", "model.decay=0.5")
-    book = built.codebook
-    book.entries.copy_(torch.tensor([[0.0, 0.0], [10.0, 10.0]]))
-    book.totals.copy_(book.entries)
-    h = torch.tensor([[1.0, 1.0], [3.0, 1.0], [9.0, 9.0]]).T.view(1, 2, 3, 1)
-    indices = book.nearest(h)
-    assert indices.flatten().tolist() == [0, 0, 1]
-    book.follow(h, indices)
-    # The counts become (1 + 2) / 2 and (1 + 1) / 2. The totals become (0 + 4, 0 + 2) / 2 and (10 + 9) / 2.
-    torch.testing.assert_close(book.entries, torch.tensor([[2 / 1.5, 1 / 1.5], [9.5, 9.5]]))
-
-
-def test_an_idle_entry_is_revived_on_a_vector_of_the_batch():
-    built = model("model=vqvae", "model.codebook_size=5", "model.latent_dim=2", "model.revive_after=3")
-    book, h = built.codebook, torch.randn(4, 2, 3, 3)
-    vectors = h.movedim(1, -1).reshape(-1, 2)
-
-    def on_a_vector(entry):
-        return bool((vectors == entry).all(1).any())
-
-    book.revive(h)
-    assert all(on_a_vector(entry) for entry in book.entries), "all entries must begin on vectors of the first batch"
-    book.entries[2] = 1e6
-    for _ in range(3):
-        assert not on_a_vector(book.entries[2])
-        book.follow(h, book.nearest(h))
-        book.entries[2] = 1e6
-        book.idle[[0, 1, 3, 4]] = 0
-    book.revive(h)
-    assert on_a_vector(book.entries[2])
-
-
 def test_a_step_of_aae_is_one_of_the_discriminator_then_one_of_the_autoencoder(tmp_path):
     """The weights are those of a hand-written loop. A pair of steps counts as one."""
     overrides = ["model=aae", "trainer.max_epochs=2", "data.batch_size=100", "noise=gaussian"]
@@ -377,7 +317,7 @@ def test_health_of_a_posterior_a_sparse_code_and_a_codebook(tmp_path):
 def test_an_ill_code_is_warned_about_once(tmp_path):
     for name, overrides, words in (
         ("vae", ("model.beta=1000",), "the posterior collapsed"),
-        ("vqvae", ("model.codebook_size=2000", "model.revive_after=0"), "the codebook died"),
+        ("vqvae", ("codebook.size=2000", "codebook.revive_after=0"), "the codebook died"),
     ):
         small = ("data.batch_size=10", "trainer.max_epochs=5", "logger=[]")
         run = trained(tmp_path / name, f"model={name}", *small, *overrides)

@@ -13,12 +13,13 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from sklearn.mixture import GaussianMixture
 from sklearn.neighbors import KernelDensity
-from torch import Tensor, nn
+from torch import Tensor
 
 from aelab import randomness
 from aelab.composition.trained import Trained
 from aelab.errors import Unsupported
 from aelab.models.base import Quantized
+from aelab.nets.next_index import GRU, CausalTransformer, NextIndex
 from aelab.noise import NoNoise
 from aelab.ranges import Count
 
@@ -106,9 +107,35 @@ class KDE(Fitted):
         return np.asarray(KernelDensity(bandwidth=max(width, 1e-6)).fit(codes).sample(n, random_state=0))
 
 
+class OfIndices(Sampler, Protocol):
+    """An autoregressive model of a code's indices, place by place. See `Quantized.books` for their order."""
+
+    epochs: Count
+
+    def net(self, size: int, books: Tensor) -> NextIndex:
+        """Return a net that predicts indices below `size`. `books` (N,) is the codebook of each place."""
+        ...
+
+    def __call__(self, trained: Trained, n: int) -> Tensor:
+        model, device = trained.model, trained.device
+        if not isinstance(model, Quantized):
+            raise Unsupported("it needs the indices of a codebook: use gmm, kde or gaussian")
+        with torch.no_grad():
+            indices = torch.cat([model.indices(batch.x) for batch in trained.batches("train", NoNoise(), IMAGES)])
+        randomness.seed(device, "autoregressive")
+        net = self.net(model.size, model.books).to(device)
+        _fit(net, indices, self.epochs)
+        with torch.no_grad():
+            drawn, state = torch.zeros(n, 0, dtype=torch.long, device=device), None
+            for _ in range(indices.shape[1]):
+                logits, state = net(drawn[:, -1:], state)
+                drawn = torch.cat([drawn, torch.multinomial(logits[:, -1].softmax(1), 1)], dim=1)
+            return torch.cat([model.decode(model.look_up(part)).cpu() for part in drawn.split(AT_ONCE)])
+
+
 @dataclass(frozen=True)
-class Autoregressive:
-    """An autoregressive model of a codebook's indices. A GRU predicts each index from those before it, row by row.
+class Autoregressive(OfIndices):
+    """A recurrent net (GRU) predicts each index from those before it.
 
     van den Oord, Vinyals & Kavukcuoglu, 2017, use a PixelCNN instead of the GRU.
     """
@@ -116,26 +143,25 @@ class Autoregressive:
     hidden_dim: Count
     epochs: Count
 
-    def __call__(self, trained: Trained, n: int) -> Tensor:
-        model, device = trained.model, trained.device
-        if not isinstance(model, Quantized):
-            raise Unsupported("the sampler autoregressive needs the indices of a codebook: use gmm, kde or gaussian")
-        with torch.no_grad():
-            maps = torch.cat([model.indices(batch.x) for batch in trained.batches("train", NoNoise(), IMAGES)])
-        randomness.seed(device, "autoregressive")
-        net = _Next(len(model.entries), self.hidden_dim).to(device)
-        _fit(net, maps.flatten(1), self.epochs)
-        with torch.no_grad():
-            indices, state = torch.zeros(n, 0, dtype=torch.long, device=device), None
-            for _ in range(maps[0].numel()):
-                logits, state = net(indices[:, -1:], state)
-                indices = torch.cat([indices, torch.multinomial(logits[:, -1].softmax(1), 1)], dim=1)
-            drawn = indices.view(n, *maps.shape[1:]).split(AT_ONCE)
-            return torch.cat([model.decode(model.look_up(part)).cpu() for part in drawn])
+    def net(self, size: int, books: Tensor) -> NextIndex:
+        return GRU(size, books, self.hidden_dim)
+
+
+@dataclass(frozen=True)
+class Transformer(OfIndices):
+    """A causal transformer predicts each index from those before it, as in Esser et al., VQGAN, 2021, section 3.2."""
+
+    dim: Count
+    depth: Count
+    heads: Count
+    epochs: Count
+
+    def net(self, size: int, books: Tensor) -> NextIndex:
+        return CausalTransformer(size, books, self.dim, self.depth, self.heads)
 
 
 @torch.enable_grad()
-def _fit(net: "_Next", sequences: Tensor, epochs: int) -> None:
+def _fit(net: NextIndex, sequences: Tensor, epochs: int) -> None:
     optimizer = torch.optim.Adam(net.parameters(), 3e-3)
     for _ in range(epochs):
         for rows in torch.randperm(len(sequences), device=sequences.device).split(64):
@@ -143,25 +169,3 @@ def _fit(net: "_Next", sequences: Tensor, epochs: int) -> None:
             optimizer.zero_grad()
             F.cross_entropy(logits[:, :-1].flatten(0, 1), sequences[rows].flatten()).backward()
             optimizer.step()
-
-
-class _Next(nn.Module):
-    """Predicts each index of a sequence from those before it.
-
-    Without a state, it maps indices (B, T) to logits (B, T + 1, size). The logits at place t predict index t from all
-    indices before t. With the state of an earlier call, it continues that sequence: one index (B, 1) gives the logits
-    (B, 1, size) of the next.
-    """
-
-    def __init__(self, size: int, hidden_dim: int) -> None:
-        super().__init__()
-        self.start = size
-        self.embedding = nn.Embedding(size + 1, hidden_dim)
-        self.gru = nn.GRU(hidden_dim, hidden_dim, batch_first=True)
-        self.logits = nn.Linear(hidden_dim, size)
-
-    def forward(self, indices: Tensor, state: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        if state is None:
-            indices = F.pad(indices, (1, 0), value=self.start)
-        out, state = self.gru(self.embedding(indices), state)
-        return self.logits(out), state

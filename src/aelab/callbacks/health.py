@@ -2,6 +2,7 @@
 
 import io
 import logging
+import math
 from typing import Any
 
 import matplotlib.pyplot as plt
@@ -14,6 +15,7 @@ from torch import Tensor
 
 from aelab.callbacks.pictures import show
 from aelab.data.loader import Batch
+from aelab.models.base import perplexity
 
 log = logging.getLogger(__name__)
 
@@ -34,11 +36,12 @@ class Health(Callback):
     The last two need a model that says which units are on (`active`). A variational code has a picture too:
     `kl_per_unit`, the mean KL of each unit over the images of a validation. A hierarchy has `kl_per_level` beside it.
 
-    Numbers of a codebook:
+    Numbers of codebooks:
 
-    - `perplexity`: exp of the entropy of the use of its entries. If all entries are used equally often, it is their
-      number;
-    - `used_entries`: number of entries that are used at least once.
+    - `perplexity`: exp of the entropy of the use of entries, averaged over codebooks. If the entries of a codebook are
+      used equally often, it is their number;
+    - `used_entries`, `used_share`: number and share of entries that are used at least once;
+    - `bits`: length of the code of an image, if each index is written with log2 of the number of its values.
 
     One warning is logged if a posterior collapsed, if a level of a hierarchy says less than 0.1 nats, if more than half
     of the units are dead, or if fewer than a tenth of the entries are used. No warning comes before step 500, because a
@@ -64,7 +67,7 @@ class Health(Callback):
         code = outputs["code"]
         new = {"images": torch.tensor(float(batch.x.shape[0]), device=batch.x.device)}
         if "indices" in code:
-            new["uses"] = torch.bincount(code["indices"].flatten(), minlength=len(pl_module.entries))
+            new["uses"] = pl_module.uses(code["indices"])
         if "z" in code:
             z = code["z"].double()
             new |= {"z": z.sum(0), "squares": z.square().sum(0)}
@@ -92,16 +95,22 @@ class Health(Callback):
 
 
 def _of_codebook(sums: dict[str, Any]) -> tuple[dict[str, float], str]:
-    """Return the numbers of a codebook, and the warning about it. The warning is empty if the codebook is healthy."""
-    share = sums["uses"] / sums["uses"].sum()
-    used, entries = int((share > 0).sum()), len(share)
+    """Return the numbers of codebooks, and the warning about them. The warning is empty if they are healthy."""
+    uses = sums["uses"]
+    used, entries = int((uses > 0).sum()), uses.numel()
     illness = ""
     if used < 0.1 * entries:
         illness = (
-            f"the codebook died: {used} of its {entries} entries are used; lower model.revive_after or "
-            "model.codebook_size"
+            f"the codebook died: {used} of its {entries} entries are used; lower codebook.revive_after or "
+            "codebook.size, or type codebook=fsq, which has no entries to lose"
         )
-    return {"perplexity": float(torch.special.entr(share).sum().exp()), "used_entries": float(used)}, illness
+    numbers = {
+        "perplexity": float(perplexity(uses)),
+        "used_entries": float(used),
+        "used_share": used / entries,
+        "bits": float(uses.sum() / sums["images"]) * math.log2(uses.shape[1]),
+    }
+    return numbers, illness
 
 
 def _of_units(sums: dict[str, Any]) -> tuple[dict[str, float], str]:

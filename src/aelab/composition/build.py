@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from inspect import signature
 from typing import Any
 
 import torch
@@ -41,7 +42,7 @@ def model(config: DictConfig) -> Objective:
 
 
 def autoencoder(config: DictConfig, trust: Sequence[str], of: DictConfig | None = None) -> Autoencoder:
-    """Return an autoencoder. It consists of `model`, `net` and `reconstruction`.
+    """Return an autoencoder. It consists of `model`, `net`, `reconstruction` and perhaps `codebook`.
 
     `of` is the config of its data. Raises UserError if a part does not take such data.
     """
@@ -50,7 +51,10 @@ def autoencoder(config: DictConfig, trust: Sequence[str], of: DictConfig | None 
         fits.check("model", get_class(config.model._target_), tuple(of.shape), of.domain)
         fits.check("net", net, tuple(of.shape), of.domain)
         fits.check("reconstruction", reconstruction, tuple(of.shape), of.domain)
-    built: Autoencoder = build(config.model, trust, net=net, reconstruction=reconstruction)
+    parts = {"net": net, "reconstruction": reconstruction}
+    if "codebook" in signature(get_class(config.model._target_)).parameters:
+        parts["codebook"] = build(config.codebook, trust)
+    built: Autoencoder = build(config.model, trust, **parts)
     if of is not None:
         built.prepare_for(build(config.noise, trust))
     return built

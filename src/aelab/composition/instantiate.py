@@ -18,6 +18,7 @@ TRUSTED = (
     "aelab.models",
     "aelab.classifier",
     "aelab.nets",
+    "aelab.codebooks",
     "aelab.data",
     "aelab.noise",
     "aelab.reconstruction",
@@ -34,7 +35,11 @@ TRUSTED = (
     "torch.optim",
 )
 _NEEDED = {"lightning.pytorch.loggers.MLFlowLogger": "mlflow", "lightning.pytorch.loggers.WandbLogger": "wandb"}
-_KEYS = ("model.", "model=", "net.", "net=", "data.", "noise.", "reconstruction.", "metrics.", "scheduler.")
+_KEYS = tuple(
+    f"{group}{mark}"
+    for group in ("model", "net", "codebook", "data", "noise", "reconstruction", "metrics", "scheduler")
+    for mark in ".="
+)
 
 
 def build(config: DictConfig | None, trust: Sequence[str] = (), **more: Any) -> Any:

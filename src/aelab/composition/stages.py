@@ -61,7 +61,8 @@ def on_encoder(config: DictConfig, before: Run, folder: str | None = None) -> Di
         chain = [before]
         while chain[0].config.data._target_ == CODES:
             chain.insert(0, Run(chain[0].config.data.root, before.trust))
-        encoders = [{part: run.config[part] for part in ("model", "net", "reconstruction")} for run in chain]
+        parts = ("model", "net", "reconstruction", "codebook")
+        encoders = [{part: run.config[part] for part in parts if part in run.config} for run in chain]
         data = chain[0].config.data
     places = [str(run.folder) for run in chain]
     if folder is not None:
@@ -77,7 +78,7 @@ def choices(config: DictConfig, before: Run) -> dict[str, Any]:
     chosen: dict[str, Any] = dict(before.manifest["choices"])
     if not is_classifier(config):
         return chosen | {"data": "codes"}
-    kept = {group: name for group, name in chosen.items() if group not in ("net", "reconstruction")}
+    kept = {group: name for group, name in chosen.items() if group not in ("net", "reconstruction", "codebook")}
     return kept | {"model": "classifier", "noise": "none"}
 
 

@@ -7,7 +7,6 @@ from contextlib import contextmanager
 from typing import Any, ClassVar, TypeVar, cast
 
 import torch
-import torch.nn.functional as F
 from lightning import LightningModule
 from lightning.pytorch.plugins import MixedPrecision
 from torch import Tensor, nn
@@ -313,22 +312,31 @@ class Variational(Autoencoder):
 
 
 class Quantized(Autoencoder):
-    """Wiring of a model whose code is a map of entries of a codebook."""
+    """Wiring of a model whose code is a map of entries of one codebook or several of the same size.
+
+    A code has N places, each of which holds an index. Places are in the order in which a sampler draws them.
+    """
 
     codes = ("map",)
 
-    @property
-    def entries(self) -> Tensor:
-        """The codebook, (K, latent_dim)."""
-        raise NotImplementedError(f"{type(self).__name__} has no codebook")
+    size: int
+    """Number of values of an index."""
+
+    books: Tensor
+    """(N,): which codebook each place belongs to, from 0."""
 
     def look_up(self, indices: Tensor) -> Tensor:
-        """Return the codes (B, latent_dim, h, w) of indices (B, h, w)."""
-        return F.embedding(indices, self.entries).movedim(-1, 1)
+        """Return the codes (B, *code_shape) of indices (B, N)."""
+        raise NotImplementedError(f"{type(self).__name__} has no codebook")
 
     def indices(self, x: Tensor) -> Tensor:
-        """Return the codes of images (B, C, H, W) as indices into the codebook, (B, h, w)."""
+        """Return the codes of images (B, C, H, W) as indices into the codebooks, (B, N)."""
         raise NotImplementedError(f"{type(self).__name__} has no indices")
+
+    def uses(self, indices: Tensor) -> Tensor:
+        """Return how often indices (B, N) name each entry of each codebook, (codebooks, size)."""
+        books = int(self.books[-1]) + 1
+        return torch.bincount((indices + self.books * self.size).flatten(), minlength=books * self.size).view(books, -1)
 
     def code(self, batch: Batch) -> Terms:
         """`indices` of the codes."""
@@ -413,6 +421,16 @@ def kl_per_unit(mu: Tensor, logvar: Tensor, prior: tuple[Tensor, Tensor] | None 
         return (mu.square() + logvar.exp() - 1 - logvar) / 2
     m, v = prior
     return (((mu - m).square() + logvar.exp()) / v.exp() - 1 + v - logvar) / 2
+
+
+def perplexity(uses: Tensor) -> Tensor:
+    """Return exp of the entropy of the use of entries (codebooks, size), averaged over codebooks.
+
+    If the entries of a codebook are used equally often, it is their number.
+    """
+    share = uses / uses.sum(1, keepdim=True)
+    mean: Tensor = torch.special.entr(share).sum(1).exp().mean()
+    return mean
 
 
 def standard_normal(model: Autoencoder, n: int) -> Tensor:

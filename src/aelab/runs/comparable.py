@@ -3,8 +3,8 @@
 import re
 from collections.abc import Mapping
 
-_OBJECTIVE = ("model", "reconstruction", "noise")
-_SIZES = re.compile(r"model\..*(dims?|widths|codebook_size)$")  # another size is the same objective
+_OBJECTIVE = ("model", "codebook", "reconstruction", "noise")
+_SIZES = re.compile(r"(model\..*(dims?|widths)|codebook\.(size|levels|depth))$")  # another size is the same objective
 _LOADING = ("data.batch_size", "data.eval_batch_size", "data.num_workers", "data.loader", "data.drop_last")
 
 

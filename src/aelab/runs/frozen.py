@@ -11,7 +11,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-VERSION = 9
+VERSION = 10
 
 Part = dict[str, Any]
 Change = Callable[[Part, Part], None]
@@ -214,6 +214,42 @@ def _sparse(part: Part, root: Part) -> None:
         part["decoder_norm"] = False
 
 
+# Version 10
+
+
+@change(10, of_root=True)
+def _codebook(root: Part, _: Part) -> None:
+    """The codebook of a VQ-VAE was two choices within the model."""
+    for parts in list(_mappings(root)):
+        for part in list(parts.values()):
+            if isinstance(part, dict) and part.get("_target_") == "aelab.models.vqvae.VQVAE" and "decay" in part:
+                parts["codebook"] = _codebook_of(part)
+
+
+def _codebook_of(part: Part) -> Part:
+    names = {"ema": "aelab.codebooks.ema.EMA", "loss": "aelab.codebooks.loss.Loss"}
+    new = {"_target_": names[part.pop("codebook")], "_partial_": True, "size": part.pop("codebook_size")}
+    new |= {key: part.pop(key) for key in ("commitment_weight", "decay", "revive_after")}
+    if new["_target_"] == names["loss"]:
+        del new["decay"]
+    return new
+
+
+@change(10)
+def _transformer(part: Part, root: Part) -> None:
+    """There was one sampler over indices."""
+    if part["_target_"] == "aelab.metrics.generation.Generation" and isinstance(part.get("samplers"), dict):
+        transformer = {"_target_": "aelab.samplers.Transformer", "dim": 128, "depth": 2, "heads": 4, "epochs": 5}
+        part["samplers"].setdefault("transformer", transformer)
+
+
+def _mappings(node: Any) -> Iterator[Part]:
+    if isinstance(node, dict):
+        yield node
+    for value in node.values() if isinstance(node, dict) else node if isinstance(node, list) else ():
+        yield from _mappings(value)
+
+
 def word_today(word: str) -> str:
     """Return a word of the command line, `key=value`, as it is written in this version."""
     mark, key, value = re.fullmatch(r"([+~]*)([^=]*)(=.*)?", word, re.DOTALL).groups("")  # type: ignore[union-attr]
@@ -247,6 +283,9 @@ _KEYS = (
     (r"(^|@)then(?=\.|$)", r"\1stages"),
     (r"^scheduler\.T_max$", "scheduler.total"),
     (r"^pictures$", "figures"),  # of `ae visualize`
+    (r"(^|@)model\.codebook_size$", r"\1codebook.size"),
+    (r"(^|@)model\.(commitment_weight|decay|revive_after)$", r"\1codebook.\2"),
+    (r"^model\.codebook$", "codebook"),
 )
 _TRAINER_KEYS = {"max_steps", "limit_train_batches", "limit_val_batches", "limit_test_batches"} | {
     "check_val_every_n_epoch"

@@ -19,7 +19,7 @@ from aelab.runs.sweep import is_place
 HIGHER_IS_BETTER = re.compile(
     r"psnr|ssim|\br2|log_p|elbo|probe|/knn/|accuracy|exact|nmi|auroc|precision|recall|\bf1|range_f1|vus_pr|robustness|active"
 )
-GROUPS = ("model", "net", "data", "noise", "reconstruction")
+GROUPS = ("model", "net", "codebook", "data", "noise", "reconstruction")
 
 
 @dataclass

@@ -91,7 +91,7 @@ def alone() -> LightningEnvironment:
 
 def hyperparameters(config: DictConfig, choices: dict[str, Any]) -> dict[str, Any]:
     """Return the choice of each group, and the values inside the groups that a comparison is about, flat."""
-    groups = ("model", "net", "data", "noise", "reconstruction", "optimizer", "scheduler")
+    groups = ("model", "net", "codebook", "data", "noise", "reconstruction", "optimizer", "scheduler")
     flat = {group: str(choices[group]) for group in groups if group in choices} | {"seed": config.seed}
     for group in groups:
         for name, value in (config.get(group) or {}).items():
