@@ -69,6 +69,7 @@ def files(tmp_path, monkeypatch, vae_run):
     np.save(tmp_path / "activations.npy", rng.normal(size=(60, 40)).astype(np.float32))
     halves = rng.random((60, 1, 28, 14)).astype(np.float32)
     np.savez(tmp_path / "pair.npz", x=halves, y=halves)
+    np.savez(tmp_path / "factors.npz", images=halves, factors=np.indices((6, 10)).reshape(2, -1).T)
     np.save(tmp_path / "brain.npy", rng.random((40, 40, 40)).astype(np.float32))
     (tmp_path / "verses.txt").write_text("\n".join(f"in the beginning was the word {i}" for i in range(60)))
     (tmp_path / "kjv.txt").write_text((tmp_path / "verses.txt").read_text())

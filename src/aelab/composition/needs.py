@@ -37,6 +37,10 @@ TABLE: dict[str, Needs] = {
         lambda trained: len(trained.model.code_shape) == 1 and trained.model.latent_dim > 1,
         "it needs a code that is a vector of two units or more",
     ),
+    "factors": (
+        lambda trained: bool(trained.data.factor_names),
+        "it is of data whose factors are known, such as data=sprites",
+    ),
     "sparse": (
         lambda trained: trained.model.active is not None,
         "it is of sparse models, such as topk",

@@ -65,6 +65,8 @@ class DataModule(LightningDataModule):
         self.in_time = False  # whether the test split is one stretch of time, window after window
         self.class_names: list[str] = []
         """The name of each label. A source without names leaves it empty, and the labels are the names."""
+        self.factor_names: list[str] = []
+        """The name of each factor, if y holds factors."""
         self.channels: list[str] = []
         """The name of each channel or column, if they have names."""
 

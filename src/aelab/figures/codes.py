@@ -10,12 +10,14 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from sklearn.decomposition import PCA
 from sklearn.manifold import TSNE
+from sklearn.metrics import mutual_info_score
 from torch import Tensor
 
 from aelab.composition.needs import needs
 from aelab.composition.trained import Trained
 from aelab.errors import Unsupported
 from aelab.figures.sheet import COLUMNS, PALETTE, sheet
+from aelab.metrics.disentanglement import mutual_information
 from aelab.runs.run import Run
 
 POINTS = 2000  # at most this many codes are in a scatter plot
@@ -104,16 +106,44 @@ def interpolations(trained: Trained, run: Run) -> Figure:
 def traversals(trained: Trained, run: Run) -> Figure:
     """Draw one row per unit, for the 16 units of greatest variance.
 
-    That unit moves from -2 to +2 standard deviations. All others keep the code of one test image.
+    That unit moves from -2 to +2 standard deviations. All others keep the code of one test image. If the factors of the
+    data are known, the rows are sorted by the factor of which a unit knows most, and say how much of it.
     """
     z, y = trained.codes("test")[0].numpy(), trained.images("test")[1]
     deviation = z.std(0)
-    rows, units = [], np.argsort(-deviation)[:16]
+    rows, units = [], np.argsort(-deviation)[:16].tolist()
+    labels = [f"unit {unit}" for unit in units]
+    if names := trained.data.factor_names:
+        known = _known(trained)
+        units = sorted(units, key=lambda unit: (known[unit].argmax(), -known[unit].max()))
+        labels = [f"unit {unit}: {names[known[unit].argmax()]} {known[unit].max():.2f}" for unit in units]
     for unit in units:
         points = np.repeat(z[:1], COLUMNS, 0)
         points[:, unit] = z[:, unit].mean() + np.linspace(-2, 2, COLUMNS) * deviation[unit]
         rows.append(_decode(trained, points, y[[0] * COLUMNS]))
-    return sheet(rows, [f"unit {unit}" for unit in units], "-2 … 2 deviations of the unit")
+    return sheet(rows, labels, "-2 … 2 deviations of the unit")
+
+
+@needs("vector", "factors")
+def information(trained: Trained, run: Run) -> Figure:
+    """Draw how much each unit knows of each factor: their mutual information, as a share of the factor's entropy."""
+    known, names = _known(trained), trained.data.factor_names
+    figure = Figure(figsize=(1.5 + 0.6 * len(names), 1.5 + 0.3 * len(known)), layout="constrained")
+    axes = figure.add_subplot()
+    picture = axes.imshow(known, vmin=0, vmax=1, cmap="viridis", aspect="auto")
+    axes.set_xticks(range(len(names)), names, rotation=45, ha="right")
+    axes.set_yticks(range(len(known)))
+    axes.set(ylabel="unit")
+    figure.colorbar(picture, label="information / entropy of the factor")
+    return figure
+
+
+def _known(trained: Trained) -> NDArray[np.float64]:
+    """Return the mutual information of units and factors, as a share of the factor's entropy, (D, F)."""
+    z, y = (values.double().numpy() for values in trained.codes("test", POINTS * 5))
+    factors = y.astype(np.int64)
+    entropy = np.array([mutual_info_score(factor, factor) for factor in factors.T])
+    return np.asarray(mutual_information(z, factors, 20) / entropy)
 
 
 def plane(z: NDArray[np.float32]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

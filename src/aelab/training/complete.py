@@ -173,11 +173,11 @@ def _announce(run: Run, data: DataModule, model: Objective, chosen: Mapping[str,
         " + ".join(f"{name} {sum(p.numel() for p in part.parameters()):,}" for name, part in model.named_children()),
     )
     log.info(
-        "data    %s, noise %s: %s, %s classes, %s train / %s validation / %s test",
+        "data    %s, noise %s: %s, %s, %s train / %s validation / %s test",
         choice("data"),
         choice("noise"),
         "×".join(map(str, data.shape)),
-        data.num_classes,
+        f"{len(data.factor_names)} factors" if data.factor_names else f"{data.num_classes or 'no'} classes",
         *(data.size(split) for split in ("train", "val", "test")),
     )
     steps = f" or {config.trainer.max_steps} steps" if config.trainer.max_steps != -1 else ""
