@@ -85,6 +85,8 @@ def written_for(name: str, root: Path) -> list[str]:
     elif name == "cifar10_colour":
         for i in range(60):
             Image.fromarray(rng.integers(0, 255, (8, 8, 3), dtype=np.uint8)).save(root / f"{i}.png")
+    elif name == "sprites":  # which are generated
+        return ["data.positions=3", "data.rotations=2", "data.scales=2"]
     elif name == "brain_patches":
         for file in ("a.npy", "b.npy"):
             np.save(root / file, rng.integers(0, 255, (80, 24, 24), dtype=np.uint8))
