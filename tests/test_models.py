@@ -60,6 +60,11 @@ def in_pairs(firsts: list[str], seconds: list[str], thirds: list[str]) -> list[t
 GRID = in_pairs(names("model"), names("net"), list(SHAPES))
 
 
+def third_of(rows: list) -> list:
+    """Return rows as parameters of a test. Two of three run with `pytest -m slow`."""
+    return [pytest.param(*row, marks=[pytest.mark.slow] if i % 3 else []) for i, row in enumerate(rows)]
+
+
 def batch(shape: str, n: int = 6, seen: float = 1.0) -> Batch:
     x = torch.rand(n, *SHAPES[shape], generator=torch.Generator().manual_seed(1))
     hidden = torch.zeros(n, 1, *SHAPES[shape][1:], dtype=torch.bool)
@@ -78,7 +83,7 @@ def test_the_grid_has_every_pair():
         assert {(row[i], row[j]) for row in GRID} == set(itertools.product(groups[i], groups[j]))
 
 
-@pytest.mark.parametrize(("name", "net", "shape"), GRID)
+@pytest.mark.parametrize(("name", "net", "shape"), third_of(GRID))
 def test_shapes_and_gradients(name, net, shape):
     if not compatible(name, net):
         pytest.skip("their codes do not go together, and the refusal says what does")
@@ -120,7 +125,8 @@ def of_images(group: str) -> list[str]:
 
 
 @pytest.mark.parametrize(
-    ("name", "reconstruction", "noise"), in_pairs(names("model"), of_images("reconstruction"), of_images("noise"))
+    ("name", "reconstruction", "noise"),
+    third_of(in_pairs(names("model"), of_images("reconstruction"), of_images("noise"))),
 )
 def test_every_noise_and_reconstruction(name, reconstruction, noise):
     """Every model meets every term and some noises. That is enough, because noise and term do not interact."""
@@ -205,7 +211,7 @@ def test_sums_over_pixels_and_means_over_the_batch(name, monkeypatch):
         torch.testing.assert_close(once[key], twice[key], msg=key)
 
 
-@pytest.mark.parametrize(("name", "net"), itertools.product(names("model"), names("net")))
+@pytest.mark.parametrize(("name", "net"), third_of([*itertools.product(names("model"), names("net"))]))
 def test_images_of_a_batch_do_not_see_each_other(name, net):
     if not compatible(name, net):
         pytest.skip("their codes do not go together")
@@ -217,7 +223,7 @@ def test_images_of_a_batch_do_not_see_each_other(name, net):
 
 @pytest.mark.parametrize(
     ("name", "net"),
-    [*((name, "") for name in names("model")), *(("ae", net) for net in names("net") if compatible("ae", net))],
+    third_of([*((name, "") for name in names("model")), *(("ae", n) for n in names("net") if compatible("ae", n))]),
 )
 def test_the_loss_falls_on_one_batch(name, net):
     built, it = assembled(name, net), batch("digits")
