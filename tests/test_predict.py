@@ -250,3 +250,41 @@ def test_what_an_exporter_misses_is_named(own_run, monkeypatch):
     monkeypatch.setitem(sys.modules, "onnxscript", None)
     with pytest.raises(UserError, match=r"needs onnxscript: pip install -e '\.\[export\]'"):
         export(own_run, "onnx")
+
+
+def test_the_activations_of_a_layer_are_data_for_a_sparse_coder(run_ae, own_run):
+    line = ("predict", f"run={own_run.folder}", "data=digits", "split=train", "what=[codes]")
+    assert run_ae(*line, "output=out", "codes=activations.npy", "layer=encoder.1")[0] == 0
+    built = load(own_run.folder)
+    x, y, rows = data("data=digits").splits["train"]
+    with torch.no_grad():
+        expected = built.encoder[:2](x[rows].float() / 255)
+    found = np.load("out/activations.npy")
+    np.testing.assert_allclose(found, expected.numpy(), rtol=1e-5, atol=1e-6)
+    coder = data("data=arrays", "data.root=out/activations.npy", "data.standardize=norm")
+    assert coder.shape == [found.shape[1]]
+    labels = torch.cat([coder.splits["train"][1], coder.splits["test"][1]])
+    assert labels.unique().tolist() == list(range(10)), "labels lie beside the array"
+    assert sorted(np.load("out/activations_labels.npy").astype(int).tolist()) == sorted(y[rows].tolist())
+    code, said = run_ae(*line, "output=out", "codes=activations.npy", "layer=encoder.3")
+    assert code == 1
+    assert "another prediction (layer)" in said
+    code, said = run_ae(*line, "output=other", "layer=encoder.77")
+    assert code == 1
+    assert len(said.strip().splitlines()) == 1
+    assert "no layer 'encoder.77'" in said
+
+
+def test_the_codes_of_a_classifier(run_ae, tmp_path):
+    run = trained(tmp_path / "logs" / "run", "trainer.max_epochs=1", "+stages@stages.top=classifier")
+    line = ("predict", f"run={run.folder}/top", "data=digits", "codes=c.npy")
+    code, said = run_ae(*line, "output=out")
+    assert code == 1
+    assert "type what=[codes]" in said
+    assert run_ae(*line, "output=out", "what=[codes]")[0] == 0
+    assert run_ae(*line, "output=logits", "what=[codes]", "layer=head")[0] == 0
+    top = load(run.folder / "top")
+    x, _, rows = data("data=digits").splits["test"]
+    with torch.no_grad():
+        np.testing.assert_allclose(np.load("out/c.npy"), top.features(x[rows].float() / 255), rtol=1e-4, atol=1e-5)
+        np.testing.assert_allclose(np.load("logits/c.npy"), top(x[rows].float() / 255), rtol=1e-4, atol=1e-5)

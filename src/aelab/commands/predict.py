@@ -14,6 +14,7 @@ KEYS = {
     "output": str,
     "what": list[Literal["codes", "reconstructions", "scores"]],
     "codes": str,
+    "layer": str | None,
     "by": Literal["error", "distance"],
     "quantile": float,
     "split": Literal["train", "val", "test"],
@@ -52,6 +53,7 @@ def main(config: "DictConfig") -> None:
             config.by,
             config.quantile,
             config.checkpoint,
+            config.layer,
         )
         strange = [score for score in scores if score[3]]
         for name, value, _, _ in strange[:SHOWN]:

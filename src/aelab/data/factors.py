@@ -39,7 +39,7 @@ class Factors(Images):
         return torch.from_numpy(images), torch.from_numpy(factors), names
 
     @cached_property
-    def all(self) -> tuple[Tensor, Tensor]:
+    def everything(self) -> tuple[Tensor, Tensor]:
         """All images as uint8, and their factors (N, F) as places among values."""
         images, factors, names = self.made()
         names = list(names) or [f"factor_{i}" for i in range(factors.shape[1])]
@@ -55,7 +55,7 @@ class Factors(Images):
         return images, torch.stack(kept, dim=1)
 
     def read(self, train: bool) -> tuple[Tensor, Tensor]:
-        images, factors = self.all
+        images, factors = self.everything
         n = len(images)
         size = round(self.test_size * n) if self.test_size < 1 else int(self.test_size)
         if not 0 < size < n:
@@ -66,7 +66,7 @@ class Factors(Images):
 
     def setup(self, stage: str | None = None) -> None:
         super().setup(stage)
-        self.__dict__.pop("all", None)  # the splits hold what is needed
+        self.__dict__.pop("everything", None)  # the splits hold what is needed
 
     def facts(self) -> dict[str, Any]:
         return {"classes": [], "images": {split: {"all": self.size(split)} for split in self.splits}}

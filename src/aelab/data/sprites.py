@@ -24,6 +24,8 @@ FINE = 4  # points a pixel, along each side
 
 @dataclass(eq=False, kw_only=True)
 class Sprites(Factors):
+    """Sprites of the shape of the data: a sprite of full size reaches over half of the shorter side."""
+
     scales: Count
     rotations: Count
     positions: Count

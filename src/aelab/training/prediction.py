@@ -31,8 +31,10 @@ from aelab.data.images import Images
 from aelab.data.layout import find
 from aelab.data.loader import Batch, Items
 from aelab.errors import UserError, require
+from aelab.models.base import Autoencoder
 from aelab.noise import Luminance, NoNoise
 from aelab.runs.run import Run
+from aelab.training.activations import Layer
 from aelab.training.calibration import Calibration, distances, score
 
 What = Literal["codes", "reconstructions", "scores"]
@@ -60,36 +62,46 @@ def predict(
     by: Literal["error", "distance"] = "error",
     quantile: float = 0.95,
     checkpoint: str = "best",
+    layer: str | None = None,
 ) -> tuple[list[tuple[str, float, float, bool]], list[str]]:
     """Write what is predicted into `output`. Return the scores, worst first, and what is wrong with unreadable files.
 
-    - `codes.npz`: names, codes (N, D), and labels if there are any. A name in .csv or .parquet makes a table;
+    - `codes.npz`: names, codes (N, D), and labels if there are any. A name in .csv or .parquet makes a table. A name in
+      .npy makes an array alone, with labels in a file beside it, as `data=arrays` reads it. With `layer`, codes are
+      what the module of that name computes, flattened;
     - `reconstructions/`: images of the same names, without loss. A name in .jpg becomes one in .png. Other data are in
       one file: reconstructions.csv of a table, .txt of texts, .npy of all else;
     - `scores.csv`: name, score, threshold, anomaly, the greatest score first.
 
     What was done is kept in `.parts`. So the same call goes on where an earlier one was killed, and a later one
-    computes new files only. Raises UserError if `output` holds a prediction of another kind.
+    computes new files only. Of a classifier there are codes alone. Raises UserError if `output` holds a prediction of
+    another kind.
     """
     output, noise = Path(output), noise or NoNoise()
-    if Path(codes).suffix not in (".npz", ".csv", ".parquet"):
-        raise UserError(f"codes={codes} ends in none of .npz, .csv, .parquet")
-    model = build.trained_autoencoder(run, checkpoint)
+    if Path(codes).suffix not in (".npz", ".npy", ".csv", ".parquet"):
+        raise UserError(f"codes={codes} ends in none of .npz, .npy, .csv, .parquet")
+    model = build.trained(run, checkpoint)
+    if not isinstance(model, Autoencoder) and set(what) != {"codes"}:
+        raise UserError(f"{run.folder} is a classifier, of which there are codes alone: type what=[codes]")
+    recorded = Layer(model, layer) if layer is not None else None
     device = build.device_of(run.config)
     model.to(device)
     data = build.restore(build.data(run.config), run, checkpoint)
     pictures = isinstance(data, Images)
-    if model.completes and isinstance(noise, NoNoise):
+    completes = isinstance(model, Autoencoder) and model.completes
+    if completes and isinstance(noise, NoNoise):
         noise = data.noise if isinstance(data.noise, Luminance) else noise  # grey pictures hide their colours
-    if model.completes and isinstance(noise, NoNoise):
+    if completes and isinstance(noise, NoNoise):
         raise UserError(f"{type(model).__name__} completes what is hidden: say what is, such as noise=quadrants")
     classes = run.manifest.get("dataset", {}).get("classes", [])
-    if model.conditional and (
-        unknown := [n for n, y in zip(source.names, source.labels, strict=True) if y not in classes]
+    if (
+        isinstance(model, Autoencoder)
+        and model.conditional
+        and (unknown := [n for n, y in zip(source.names, source.labels, strict=True) if y not in classes])
     ):
         raise UserError(f"{type(model).__name__} needs labels, and {unknown[0]} is in no class folder of {classes}")
     calibration = Calibration.load(run) if "scores" in what else None
-    _claim(output, run, what, noise, checkpoint)
+    _claim(output, run, what, noise, checkpoint, layer)
 
     done = {name for part in _parts(output) for name in part["names"].tolist()}
     todo = [index for index, name in enumerate(source.names) if name not in done]
@@ -110,9 +122,14 @@ def predict(
             # Draws follow from the first name of a batch. So a call that goes on draws what one that was not cut draws.
             randomness.seed(device, "predict", source.names[rows[0]])
             seen, hidden = noise(x.nan_to_num(0) if data.domain == "real" else x, g)
-            z, shown, error = score(model, Batch(seen, x, torch.tensor(known, device=device), hidden), data.domain)
-            parts: dict[str, Any] = {"names": np.array([source.names[i] for i in rows]), "codes": z.numpy()}
-            parts["error"] = error.numpy()
+            batch = Batch(seen, x, torch.tensor(known, device=device), hidden)
+            parts: dict[str, Any] = {"names": np.array([source.names[i] for i in rows])}
+            if isinstance(model, Autoencoder):
+                z, shown, error = score(model, batch, data.domain)
+                parts["error"] = error.numpy()
+            else:
+                z = _features(model, batch)
+            parts["codes"] = (recorded.values() if recorded else z).numpy()
             if "reconstructions" in what and not pictures:
                 parts["shown"] = shown.numpy()
             elif "reconstructions" in what:
@@ -203,7 +220,14 @@ def _targets(names: Sequence[str]) -> list[str]:
     return targets
 
 
-def _claim(output: Path, run: Run, what: Sequence[str], noise: Any, checkpoint: str) -> None:
+@torch.no_grad()
+def _features(model: Any, batch: Batch) -> Tensor:
+    model(batch.seen)  # for a layer of the head
+    z: Tensor = model.features(batch.seen)
+    return z.float().cpu()
+
+
+def _claim(output: Path, run: Run, what: Sequence[str], noise: Any, checkpoint: str, layer: str | None) -> None:
     """Say in `output` what is predicted there. Raises UserError if that is something else."""
     about = {
         "config": hashlib.sha256((run.folder / "config.yaml").read_bytes()).hexdigest()[:16],
@@ -211,7 +235,7 @@ def _claim(output: Path, run: Run, what: Sequence[str], noise: Any, checkpoint: 
         "step": build.step_of(run, checkpoint),
         "what": sorted(what),
         "noise": repr(noise) if not isinstance(noise, NoNoise) else "none",
-    }
+    } | ({"layer": layer} if layer is not None else {})
     path = output / "prediction.json"
     if path.is_file() and (then := json.loads(path.read_text(encoding="utf-8"))) != about:
         differs = ", ".join(key for key in about if then.get(key) != about[key])
@@ -272,6 +296,12 @@ def _write_codes(path: Path, names: list[str], z: NDArray[np.float32], labels: l
         arrays: dict[str, Any] = {"names": np.array(names), "codes": z}
         with replacing(path) as file:
             np.savez(file, **arrays | ({"labels": np.array(labels)} if labels else {}))
+        return
+    if path.suffix == ".npy":
+        for file_name, values in ((path, z), (path.with_name(f"{path.stem}_labels.npy"), labels)):
+            if values is not None:
+                with replacing(file_name) as file:
+                    np.save(file, np.asarray(values))
         return
     columns |= {f"z{unit}": z[:, unit] for unit in range(z.shape[1])}
     if path.suffix == ".csv":
