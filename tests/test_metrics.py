@@ -89,7 +89,7 @@ def test_every_group_of_every_model(name, tmp_path):
         assert metric(Trained.of(run)) == first, kind
     model = build.trained(run)
     bounded = type(model).log_weights is not Autoencoder.log_weights
-    without = {"colour", "diffusion", "joint"} | (set() if bounded else {"likelihood"})
+    without = {"colour", "diffusion", "disentanglement", "joint"} | (set() if bounded else {"likelihood"})
     without |= {"dictionary"} if model.active is None else set()
     without -= {{"diffusion_ae": "diffusion", "mvae": "joint", "jmvae": "joint"}.get(name)}
     if name == "masked":

@@ -284,7 +284,8 @@ def test_a_new_variant_is_tested_without_editing_a_test(tmp_path):
         (tmp_path / f"configs/model/{name}.yaml").write_text(yaml)
     outcomes = {}
     for name in ("toy", "broken"):
-        command = [sys.executable, "-m", "pytest", "-n", "0", "tests/test_models.py", "-k", f"gradients and {name}-mlp"]
+        chosen = ["-m", "slow or not slow", "-k", f"gradients and {name}-mlp"]
+        command = [sys.executable, "-m", "pytest", "-n", "0", "tests/test_models.py", *chosen]
         environment = {**os.environ, "PYTHONPATH": str(tmp_path / "src")}
         done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
         outcomes[name] = done.returncode

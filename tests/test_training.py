@@ -50,6 +50,8 @@ def test_training_is_a_hand_written_loop_bit_for_bit(name, tmp_path):
 
     config, _ = compose("train", overrides)
     built, data = build.model(config), build.data(config)
+    data.setup()
+    built.attach(data)
     optimizer = torch.optim.Adam(built.parameters(), lr=1e-3, fused=True)
     loader, expected = data.batches("train"), []
     for epoch in range(2):
