@@ -98,6 +98,7 @@ def test_what_a_model_logs(name, x):
     assert 1 <= float(found["perplexity"]) <= built.size
     indices = built.indices(x)
     assert indices.shape == (6, len(built.books))
+    assert built.codebooks == len(built.books.unique())
     torch.testing.assert_close(built.look_up(indices), built.encode(x))
 
 

@@ -38,8 +38,8 @@ TABLE: dict[str, Needs] = {
         "it needs a code that is a vector of two units or more",
     ),
     "factors": (
-        lambda trained: bool(trained.data.factor_names),
-        "it is of data whose factors are known, such as data=sprites",
+        lambda trained: len(trained.data.factor_names) > 1,
+        "it is of data of which two factors or more are known, such as data=sprites",
     ),
     "sparse": (
         lambda trained: trained.model.active is not None,

@@ -143,7 +143,7 @@ def _known(trained: Trained) -> NDArray[np.float64]:
     z, y = (values.double().numpy() for values in trained.codes("test", POINTS * 5))
     factors = y.astype(np.int64)
     entropy = np.array([mutual_info_score(factor, factor) for factor in factors.T])
-    return np.asarray(mutual_information(z, factors, 20) / entropy)
+    return np.asarray(mutual_information(z, factors, 20) / np.maximum(entropy, 1e-300))
 
 
 def plane(z: NDArray[np.float32]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

@@ -141,7 +141,7 @@ def mig(information: Floats, y: Ints) -> float:
     """Return the mutual information gap of information (D, F) on factors (N, F)."""
     entropy = np.array([mutual_info_score(factor, factor) for factor in y.T])
     second, first = np.sort(information, axis=0)[-2:]
-    return float(np.mean((first - second) / entropy))
+    return float(np.mean((first - second) / np.maximum(entropy, 1e-300)))  # 0 of a factor that does not change
 
 
 def modularity(information: Floats) -> float:

@@ -325,6 +325,9 @@ class Quantized(Autoencoder):
     books: Tensor
     """(N,): which codebook each place belongs to, from 0."""
 
+    codebooks: int
+    """Number of codebooks."""
+
     def look_up(self, indices: Tensor) -> Tensor:
         """Return the codes (B, *code_shape) of indices (B, N)."""
         raise NotImplementedError(f"{type(self).__name__} has no codebook")
@@ -335,8 +338,8 @@ class Quantized(Autoencoder):
 
     def uses(self, indices: Tensor) -> Tensor:
         """Return how often indices (B, N) name each entry of each codebook, (codebooks, size)."""
-        books = int(self.books[-1]) + 1
-        return torch.bincount((indices + self.books * self.size).flatten(), minlength=books * self.size).view(books, -1)
+        places = (indices + self.books * self.size).flatten()
+        return torch.bincount(places, minlength=self.codebooks * self.size).view(self.codebooks, -1)
 
     def code(self, batch: Batch) -> Terms:
         """`indices` of the codes."""

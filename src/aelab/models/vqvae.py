@@ -34,7 +34,7 @@ class VQVAE(Quantized):
         self.encoder = net.encoder(latent_dim)
         self.codebook = codebook(dim=latent_dim)
         self.decoder = net.decoder(latent_dim, reconstruction.maps)
-        self.size = self.codebook.size
+        self.size, self.codebooks = self.codebook.size, self.codebook.depth
         books = torch.arange(self.codebook.depth).repeat(math.prod(net.code_sizes))
         self.books = nn.Buffer(books, persistent=False)
 

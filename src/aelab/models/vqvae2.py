@@ -47,6 +47,7 @@ class VQVAE2(Quantized):
         self.decoder = net.decoder(2 * latent_dim, reconstruction.maps)
         self.size, self.top_sizes = self.codebook.size, top.code_sizes
         depth = self.codebook.depth
+        self.codebooks = 2 * depth
         books = [torch.arange(depth).repeat(math.prod(sizes)) for sizes in (top.code_sizes, net.code_sizes)]
         self.books = nn.Buffer(torch.cat([books[0], books[1] + depth]), persistent=False)
 
