@@ -375,6 +375,11 @@ def test_a_mistake_gets_one_line(words, line):
         model("model=vqvae", *words)
 
 
+def test_a_temperature_of_0_gets_one_line(h):
+    with pytest.raises(UserError, match="temperature=0 must be above 0"):
+        Gumbel(6, 5, 0.5, 0.0)(h, at)
+
+
 def test_a_codebook_of_a_model_without_one(run_ae):
     code, said = run_ae("train", "model=vae", "codebook=fsq")
     assert code == 1

@@ -19,11 +19,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from aelab.codebooks.base import At, Choice, Codebook
+from aelab.errors import UserError
 from aelab.ranges import Count
 from aelab.schedules import Scheduled
 
 
 class Gumbel(Codebook):
+    """Its forward pass raises UserError for a temperature that is not above 0."""
+
     def __init__(self, dim: Count, size: Count, kl_weight: Scheduled, temperature: Scheduled) -> None:
         super().__init__()
         self.size, self.kl_weight, self.temperature = size, kl_weight, temperature
@@ -31,8 +34,10 @@ class Gumbel(Codebook):
         self.entries = nn.Parameter(torch.randn(size, dim))
 
     def forward(self, h: Tensor, at: At) -> Choice:
+        if (temperature := at(self.temperature)) <= 0:
+            raise UserError(f"codebook.temperature={temperature:g} must be above 0, from its start to its end")
         log_p = self.logits(h.movedim(1, -1)).log_softmax(-1)  # (B, *sizes, K)
-        chosen = F.gumbel_softmax(log_p, at(self.temperature), hard=True)
+        chosen = F.gumbel_softmax(log_p, temperature, hard=True)
         kl = (log_p.exp() * (log_p + math.log(self.size))).flatten(1).sum(1).mean()
         e = (chosen @ self.entries).movedim(-1, 1)
         return e, chosen.argmax(-1, keepdim=True), {"loss": at(self.kl_weight) * kl, "kl": kl}
