@@ -11,6 +11,7 @@ from torch.distributions import Categorical, Independent, MixtureSameFamily, Nor
 
 from aelab import randomness
 from aelab.composition.trained import Trained
+from aelab.data import factors_files
 from aelab.data.loader import Batch
 from aelab.errors import Unsupported, UserError
 from aelab.figures import codes as figures
@@ -25,6 +26,7 @@ from aelab.metrics.disentanglement import (
 )
 from aelab.models.beta_tcvae import log_aggregate
 from aelab.models.factor_vae import shuffled
+from aelab.training.prediction import known
 
 SMALL = Disentanglement(samples=2000, bins=20, trees=10, group=64, votes=500, prune=0.0)
 
@@ -222,6 +224,20 @@ def test_a_file_of_images_and_factors(tmp_path, caplog):
     assert it.factor_names == ["size", "place"]
 
 
+def test_the_shape_of_a_file_needs_no_images(tmp_path, monkeypatch):
+    """dSprites' images are 3 GB, and a config asks for their shape."""
+    for name, stored, expected in (
+        ("a", (5, 9, 8), [1, 9, 8]),
+        ("b", (5, 9, 8, 3), [3, 9, 8]),
+        ("c", (5, 3, 9, 8), [3, 9, 8]),
+    ):
+        np.savez_compressed(tmp_path / f"{name}.npz", imgs=np.zeros(stored, np.uint8), factors=np.arange(5))
+        monkeypatch.setattr(np.lib.npyio.NpzFile, "__getitem__", lambda *_: pytest.fail("an array was read"))
+        assert factors_files.shape(str(tmp_path / f"{name}.npz")) == expected
+        monkeypatch.undo()
+        assert list(factors_files.read(str(tmp_path / f"{name}.npz"))[0].shape) == [5, *expected]
+
+
 @pytest.mark.parametrize(
     ("arrays", "line"),
     [
@@ -359,6 +375,8 @@ def test_a_run_on_sprites_has_scores_and_pictures(name, tmp_path):
     assert all(0 <= value <= 1 for value in scores.values())
     subject = Trained.of(run)
     assert figures.information(subject, run).axes[0].get_xticklabels()[3].get_text() == "x"
+    source = known(run, run.config.data, "test", [])
+    assert set(source.labels) == {""}, "factors are no class"
     rows = [label.get_text() for label in figures.traversals(subject, run).axes[0].get_yticklabels()]
     assert all(any(factor in row for factor in subject.data.factor_names) for row in rows)
 

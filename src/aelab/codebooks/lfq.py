@@ -47,13 +47,14 @@ class LFQ(Projected):
 
     def forward(self, h: Tensor, at: At) -> Choice:
         z = self.into(h.movedim(1, -1))
-        signs = self.points(self._indices(z)[..., 0])
+        indices = self._indices(z)
+        signs = self.points(indices[..., 0])
         commitment = squared(z, signs)
         sure, used = self.entropies(z.flatten(0, -2))
         entropy = z[0, ..., 0].numel() * (sure - self.diversity * used)
         loss = at(self.commitment_weight) * commitment + at(self.entropy_weight) * entropy
         e: Tensor = self.out_of(straight_through(signs, z))
-        return e.movedim(-1, 1), self._indices(z), {"loss": loss, "commitment": commitment, "entropy": entropy}
+        return e.movedim(-1, 1), indices, {"loss": loss, "commitment": commitment, "entropy": entropy}
 
     def entropies(self, z: Tensor) -> tuple[Tensor, Tensor]:
         """Return E[H(p)] and H(E[p]) in nats, for vectors (N, bits)."""

@@ -41,7 +41,7 @@ def explain(error: Exception, verb: str, words: list[str]) -> str | None:
         case hydra.ConfigCompositionException() if found := re.search(r"override '([^']+)'", text):
             key = found[1].lstrip("+~")
             if (owners := _owners(key)) and not any(word in words for word in owners):
-                return f"{key} is of other models: type {owners[0]}" + _or(owners[1:])
+                return f"{key} is of other models: type {' or '.join(owners)}"
             if (configs() / key).is_dir():
                 return f"{key} is a group of which entries are added: type +{key}@PLACE=NAME (see `ae {verb} --help`)"
             hint = _near_key(key, _known_keys(verb, [w for w in words if key not in w]))
@@ -83,10 +83,6 @@ def _owners(key: str) -> list[str]:
     models = sorted((configs() / "model").glob("*.yaml"))
     group = f"- /{re.split('[.@]', key)[0]}@_global_."
     return [f"model={path.stem}" for path in models if group in path.read_text(encoding="utf-8")]
-
-
-def _or(others: list[str]) -> str:
-    return f" (or {', '.join(others)})" if others else ""
 
 
 def _near_key(key: str, known: list[str]) -> str:

@@ -10,14 +10,13 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from sklearn.decomposition import PCA
 from sklearn.manifold import TSNE
-from sklearn.metrics import mutual_info_score
 from torch import Tensor
 
 from aelab.composition.needs import needs
 from aelab.composition.trained import Trained
 from aelab.errors import Unsupported
 from aelab.figures.sheet import COLUMNS, PALETTE, sheet
-from aelab.metrics.disentanglement import mutual_information
+from aelab.metrics.disentanglement import known_share, mutual_information
 from aelab.runs.run import Run
 
 POINTS = 2000  # at most this many codes are in a scatter plot
@@ -142,8 +141,7 @@ def _known(trained: Trained) -> NDArray[np.float64]:
     """Return the mutual information of units and factors, as a share of the factor's entropy, (D, F)."""
     z, y = (values.double().numpy() for values in trained.codes("test", POINTS * 5))
     factors = y.astype(np.int64)
-    entropy = np.array([mutual_info_score(factor, factor) for factor in factors.T])
-    return np.asarray(mutual_information(z, factors, 20) / np.maximum(entropy, 1e-300))
+    return known_share(mutual_information(z, factors, 20), factors)
 
 
 def plane(z: NDArray[np.float32]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

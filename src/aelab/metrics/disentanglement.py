@@ -139,9 +139,14 @@ def mutual_information(z: Floats, y: Ints, bins: int) -> Floats:
 
 def mig(information: Floats, y: Ints) -> float:
     """Return the mutual information gap of information (D, F) on factors (N, F)."""
+    second, first = np.sort(known_share(information, y), axis=0)[-2:]
+    return float(np.mean(first - second))
+
+
+def known_share(information: Floats, y: Ints) -> Floats:
+    """Return information (D, F) over the entropies of factors (N, F). It is 0 of a factor that does not change."""
     entropy = np.array([mutual_info_score(factor, factor) for factor in y.T])
-    second, first = np.sort(information, axis=0)[-2:]
-    return float(np.mean((first - second) / np.maximum(entropy, 1e-300)))  # 0 of a factor that does not change
+    return np.asarray(information / np.maximum(entropy, 1e-300))
 
 
 def modularity(information: Floats) -> float:

@@ -336,6 +336,10 @@ class Quantized(Autoencoder):
         """Return the codes of images (B, C, H, W) as indices into the codebooks, (B, N)."""
         raise NotImplementedError(f"{type(self).__name__} has no indices")
 
+    def encode(self, x: Tensor, y: Tensor | None = None) -> Tensor:
+        """Return the entries (B, *code_shape) of the codes of images (B, C, H, W)."""
+        return self.look_up(self.indices(x))
+
     def uses(self, indices: Tensor) -> Tensor:
         """Return how often indices (B, N) name each entry of each codebook, (codebooks, size)."""
         places = (indices + self.books * self.size).flatten()

@@ -70,7 +70,8 @@ def log_aggregate(z: Tensor, mu: Tensor, logvar: Tensor, n: int) -> tuple[Tensor
     m = len(z)
     weights = torch.full((m, m), (n - 1) / (n * max(m - 1, 1)), device=z.device, dtype=z.dtype)
     weights.fill_diagonal_(1 / n if m > 1 else 1)
+    log_weights = weights.log()
     pairs = log_normal(z[:, None], mu, logvar)  # (M draws, M posteriors, D)
-    joint = (pairs.sum(2) + weights.log()).logsumexp(1)
-    units = (pairs + weights.log()[:, :, None]).logsumexp(1).sum(1)
+    joint = (pairs.sum(2) + log_weights).logsumexp(1)
+    units = (pairs + log_weights[:, :, None]).logsumexp(1).sum(1)
     return joint, units

@@ -38,10 +38,6 @@ class VQVAE(Quantized):
         books = torch.arange(self.codebook.depth).repeat(math.prod(net.code_sizes))
         self.books = nn.Buffer(books, persistent=False)
 
-    def encode(self, x: Tensor, y: Tensor | None = None) -> Tensor:
-        """Images (B, C, H, W) -> the entries of their codes (B, latent_dim, h, w)."""
-        return self.look_up(self.indices(x))
-
     @once
     def vectors(self, x: Tensor) -> Tensor:
         """Images (B, C, H, W) -> h (B, latent_dim, height, width), before it is quantised."""

@@ -51,10 +51,6 @@ class VQVAE2(Quantized):
         books = [torch.arange(depth).repeat(math.prod(sizes)) for sizes in (top.code_sizes, net.code_sizes)]
         self.books = nn.Buffer(torch.cat([books[0], books[1] + depth]), persistent=False)
 
-    def encode(self, x: Tensor, y: Tensor | None = None) -> Tensor:
-        """Images (B, C, H, W) -> the entries of their codes (B, 2 latent_dim, h, w)."""
-        return self.look_up(self.indices(x))
-
     @once
     def vectors(self, x: Tensor) -> Tensor:
         """Images (B, C, H, W) -> h (B, width, height, width), before it is quantised."""

@@ -80,7 +80,7 @@ def predict(
     output, noise = Path(output), noise or NoNoise()
     if Path(codes).suffix not in (".npz", ".npy", ".csv", ".parquet"):
         raise UserError(f"codes={codes} ends in none of .npz, .npy, .csv, .parquet")
-    model = build.trained(run, checkpoint)
+    model: Any = build.trained(run, checkpoint)
     if not isinstance(model, Autoencoder) and set(what) != {"codes"}:
         raise UserError(f"{run.folder} is a classifier, of which there are codes alone: type what=[codes]")
     recorded = Layer(model, layer) if layer is not None else None
@@ -128,7 +128,8 @@ def predict(
                 z, shown, error = score(model, batch, data.domain)
                 parts["error"] = error.numpy()
             else:
-                z = _features(model, batch)
+                with torch.no_grad():
+                    z = (model if recorded else model.features)(batch.seen).float().cpu()
             parts["codes"] = (recorded.values() if recorded else z).numpy()
             if "reconstructions" in what and not pictures:
                 parts["shown"] = shown.numpy()
@@ -189,7 +190,8 @@ def known(run: Run, data: DictConfig, split: Any, trust: Sequence[str]) -> Sourc
     pixels, labels, indices = built.splits[split]
     names = [f"{split}/{index}" for index in indices.tolist()]
     rows: Items = Subset(pixels, indices.tolist())
-    return Source(names, [built.name_of(y) for y in labels[indices].tolist()], rows)
+    named = labels.ndim == 1  # several numbers, such as factors, are no class
+    return Source(names, [built.name_of(y) if named else "" for y in labels[indices].tolist()], rows)
 
 
 def _read(pixels: Items, index: int) -> Tensor | Unreadable:
@@ -218,13 +220,6 @@ def _targets(names: Sequence[str]) -> list[str]:
         taken.add(str(target))
         targets.append(str(target))
     return targets
-
-
-@torch.no_grad()
-def _features(model: Any, batch: Batch) -> Tensor:
-    model(batch.seen)  # for a layer of the head
-    z: Tensor = model.features(batch.seen)
-    return z.float().cpu()
 
 
 def _claim(output: Path, run: Run, what: Sequence[str], noise: Any, checkpoint: str, layer: str | None) -> None:
